@@ -1,0 +1,223 @@
+"""The interface between CaPC and the cryptography that runs it. Types only; no logic.
+
+A backend evaluates one answering party's model on one querying party's inputs so that both end with
+additive shares (steps 1a to 1c of the paper, section 3.2), and lets the privacy guardian and the
+querying party open one noisy argmax (step 3). Every call also returns a `Transcript`: what was computed
+and what was sent, as it was measured while it ran. `capcsim.crypto.voting.Voting` brings `argmax` and
+`release` for a backend that only infers; `capcsim.conformance` is the test kit that a backend must pass.
+"""
+
+from collections.abc import Callable, Generator
+from dataclasses import dataclass
+from enum import StrEnum
+from typing import Any, ClassVar, Protocol, TypeAlias, runtime_checkable
+
+import numpy as np
+from numpy.typing import NDArray
+
+VOTE_RING_BITS = 32
+"""Votes are one-hot shares mod 2^32 for every backend, so that votes of different backends add up."""
+
+
+class Role(StrEnum):
+    """Who computes or sends."""
+
+    QUERIER = "querier"
+    ANSWERER = "answerer"
+    GUARDIAN = "guardian"
+    DEALER = "dealer"
+
+
+class Step(StrEnum):
+    """The protocol's steps: infer is 1a and 1b, argmax 1c, aggregate 2, release 3."""
+
+    SETUP = "setup"
+    INFER = "infer"
+    ARGMAX = "argmax"
+    AGGREGATE = "aggregate"
+    RELEASE = "release"
+
+
+class Phase(StrEnum):
+    """When work can be done: once, before the input is known, or only when it is known."""
+
+    SETUP = "setup"
+    OFFLINE = "offline"
+    ONLINE = "online"
+
+
+class Scope(StrEnum):
+    """How often a node of a transcript runs: once per querier, once per query batch, or once per pair."""
+
+    QUERIER = "querier"
+    QUERY = "query"
+    PAIR = "pair"
+
+
+@dataclass(frozen=True, slots=True)
+class Compute:
+    """A stretch of one role's work: single-thread CPU seconds, waiting excluded.
+
+    `after` holds the indices, in the transcript, of the nodes that must end first.
+    """
+
+    role: Role
+    seconds: float
+    step: Step
+    phase: Phase
+    scope: Scope
+    after: tuple[int, ...]
+
+
+@dataclass(frozen=True, slots=True)
+class Message:
+    """One payload on its way; its bytes are counted once, at the sender. Always one pair's own."""
+
+    sender: Role
+    receiver: Role
+    nbytes: int
+    step: Step
+    phase: Phase
+    scope: Scope
+    after: tuple[int, ...]
+
+
+Transcript: TypeAlias = tuple[Compute | Message, ...]
+"""A directed acyclic graph for one pair: each node waits for the earlier nodes in its `after`."""
+
+Program: TypeAlias = Generator[Any, Any, Any]
+"""One role of a two-party program; `capcsim.crypto.programs` says what it may yield."""
+
+
+@dataclass(frozen=True, slots=True)
+class Shares:
+    """Additive shares in Z_2^ring_bits of fixed-point numbers.
+
+    `values` is uint64[2, B, C]; axis 0 is (querying party, the other), B queries, C classes. The sum over
+    axis 0 mod 2^ring_bits, read as a signed number, is the value times 2^fraction_bits.
+    """
+
+    values: NDArray[np.uint64]
+    ring_bits: int
+    fraction_bits: int
+
+
+@dataclass(frozen=True, slots=True)
+class ReleaseNoise:
+    """What the privacy guardian adds in step 3; it alone knows these numbers.
+
+    `votes` int64[B, C] is added to the counts before the argmax. With a `threshold` (Confident-GNMax) a
+    query is answered only if its largest count plus `top` (int64[B], drawn apart) reaches it.
+    """
+
+    votes: NDArray[np.int64]
+    threshold: int | None = None
+    top: NDArray[np.int64] | None = None
+
+
+@dataclass(frozen=True, slots=True)
+class Release:
+    """What the querying party, and nobody else, learns in step 3.
+
+    `labels` int64[B], -1 where unanswered; `answered` bool[B], all true without a threshold.
+    """
+
+    labels: NDArray[np.int64]
+    answered: NDArray[np.bool_]
+
+
+@dataclass(frozen=True, slots=True)
+class Capabilities:
+    """What a backend can do and whom it protects from whom, without importing what it needs.
+
+    `security` is one of "none", "semi-honest", "semi-honest with trusted dealer", "trusted first party";
+    `exact` says whether `infer` equals `reference` bit for bit; `leaks` maps a role to what it learns of
+    the other side; `layers` are the model layers that `prepare` takes; `needs` are the top-level import
+    names that it needs; `argmax` and `release` say by what means steps 1c and 3 are computed.
+    """
+
+    security: str
+    exact: bool
+    leaks: dict[Role, str]
+    layers: tuple[str, ...]
+    needs: tuple[str, ...]
+    argmax: str
+    release: str
+
+
+@dataclass(frozen=True, slots=True)
+class PublicModel:
+    """All of a prepared model that the other side may learn, and all that its cost depends on."""
+
+    layers: tuple[str, ...]
+    input_shape: tuple[int, ...]
+    classes: int
+    ring_bits: int
+    fraction_bits: int
+
+
+@dataclass(frozen=True, slots=True)
+class Prepared:
+    """A model made ready for a backend: what is public, and the weights that stay with its owner."""
+
+    public: PublicModel
+    private: Any
+
+
+Session: TypeAlias = Any
+"""What `open` returns for one pair; only the backend that made it looks inside."""
+
+
+@runtime_checkable
+class Backend(Protocol):
+    """Confidential inference between a querying and an answering party, and the two small circuits after it."""
+
+    name: ClassVar[str]
+    capabilities: ClassVar[Capabilities]
+
+    def prepare(self, model: Any, *, seed: int) -> Prepared:
+        """Check a torch module or scikit-learn estimator and make it ready; raises UnsupportedModel.
+
+        Every check of the model is made here, before any cryptography.
+        """
+
+    def reference(self, prepared: Prepared, x: NDArray[np.float32]) -> NDArray[np.int64]:
+        """Logits int64[B, C], scaled by 2^fraction_bits, in the protocol's own arithmetic, without cryptography.
+
+        `x` is float32[B, *input_shape]; raises InputError for another shape, a NaN or an infinity.
+        """
+
+    def open(self, querier: int, prepared: Prepared | None) -> tuple[Session, Transcript]:
+        """Set up one pair: the querying party with a model's owner, or (None) with the privacy guardian.
+
+        Keys are made once per `querier`, its number in the collaboration.
+        """
+
+    def infer(self, session: Session, x: NDArray[np.float32]) -> tuple[Shares, Transcript]:
+        """Steps 1a and 1b: shares of the logits of `x`, float32[B, *input_shape]; raises InputError."""
+
+    def argmax(self, session: Session, logits: Shares) -> tuple[Shares, Transcript]:
+        """Step 1c: shares mod 2^32 of the one-hot argmax; the lowest index wins a tie."""
+
+    def release(
+        self,
+        session: Session,
+        querier_sum: NDArray[np.uint64],
+        guardian_sum: NDArray[np.uint64],
+        noise: ReleaseNoise,
+    ) -> tuple[Release, Transcript]:
+        """Step 3 on the two sums of vote shares, uint64[B, C] mod 2^32, with the guardian's session.
+
+        The label is the argmax of the counts plus `noise.votes`; the lowest index wins a tie.
+        """
+
+    def close(self) -> None:
+        """Free what the backend holds (processes, files); calling it again does nothing."""
+
+
+@runtime_checkable
+class TwoPartyBackend(Backend, Protocol):
+    """A backend whose roles can run as processes of their own."""
+
+    def programs(self, step: Step) -> tuple[Callable[..., Program], Callable[..., Program]]:
+        """The two role generators of a step: the querying party's, and the other's."""

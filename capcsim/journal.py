@@ -1,0 +1,117 @@
+"""An append-only file of checksummed JSON lines that survives being killed between any two writes.
+
+Each line carries a checksum over itself and the line before, and is on disk when `append` returns. A last
+line that was cut short (a kill, a full disk) is kept as it is; the next writer acknowledges it with a line
+of its own, `{"kind": "torn"}`, so that readers know that something of unknown content stood there.
+"""
+
+import fcntl
+import hashlib
+import json
+import os
+from pathlib import Path
+from types import TracebackType
+from typing import Any, Self, TypeAlias
+
+from capcsim.errors import RecordError
+
+Entry: TypeAlias = dict[str, Any]
+TORN: Entry = {"kind": "torn"}
+
+
+class Journal:
+    """Open for reading and appending, by one process at a time; raises RecordError."""
+
+    def __init__(self, path: Path) -> None:
+        self.path = path
+        self._file = os.open(path, os.O_RDWR | os.O_APPEND | os.O_CREAT, 0o644)
+        try:
+            fcntl.flock(self._file, fcntl.LOCK_EX | fcntl.LOCK_NB)
+        except BlockingIOError as error:
+            os.close(self._file)
+            raise RecordError(f"{path}: another process is writing it; wait for it or stop it") from error
+        _sync_directory(path.parent)
+        self.entries, self._last, torn = _read(path)
+        if torn:
+            line, self._last = _line(TORN, self._last)
+            self._write(b"\n" + line)
+            self.entries.append(TORN)
+
+    def append(self, entry: Entry) -> None:
+        """Write one entry; when this returns it is on disk."""
+        line, self._last = _line(entry, self._last)
+        self._write(line)
+        self.entries.append(entry)
+
+    def close(self) -> None:
+        """Release the file; calling it again does nothing."""
+        if self._file >= 0:
+            os.close(self._file)
+            self._file = -1
+
+    def __enter__(self) -> Self:
+        return self
+
+    def __exit__(
+        self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
+    ) -> None:
+        self.close()
+
+    def _write(self, data: bytes) -> None:
+        while data:
+            data = data[os.write(self._file, data) :]
+        os.fsync(self._file)
+
+
+def read_journal(path: Path) -> list[Entry]:
+    """The entries of a journal, a torn last line as `TORN`; raises RecordError."""
+    entries, _, torn = _read(path)
+    return entries + [TORN] * torn
+
+
+def _line(entry: Entry, last: str) -> tuple[bytes, str]:
+    body = json.dumps(entry, sort_keys=True)
+    checksum = hashlib.sha256((last + body).encode()).hexdigest()[:32]
+    return f"{checksum} {body}\n".encode(), checksum
+
+
+def _read(path: Path) -> tuple[list[Entry], str, bool]:
+    """Entries, the last checksum, and whether a torn line awaits acknowledgement."""
+    try:
+        lines = path.read_bytes().split(b"\n")
+    except OSError as error:
+        raise RecordError(f"{path}: cannot be read: {error.strerror}") from error
+    entries: list[Entry] = []
+    last, torn = "", False
+    for number, line in enumerate(lines, start=1):
+        whole = number < len(lines)
+        entry = _checked(line, last) if whole else None
+        if torn and entry != TORN:
+            # Between a torn line and its acknowledgement there may only be acknowledgements cut short.
+            if not _line(TORN, last)[0].startswith(line):
+                raise RecordError(f"{path}: line {number - 1} is damaged; restore the file from a copy")
+        elif entry is not None:
+            entries.append(entry)
+            last, torn = line.split(b" ", 1)[0].decode(), False
+        elif line or whole:
+            torn = True
+    return entries, last, torn
+
+
+def _checked(line: bytes, last: str) -> Entry | None:
+    """The entry of a whole line with the right checksum, else None."""
+    _, separator, body = line.partition(b" ")
+    try:
+        entry: Entry = json.loads(body) if separator else {}
+    except ValueError:
+        return None
+    return entry if _line(entry, last)[0] == line + b"\n" else None
+
+
+def _sync_directory(directory: Path) -> None:
+    """Make a new file's name durable too."""
+    handle = os.open(directory, os.O_RDONLY)
+    try:
+        os.fsync(handle)
+    finally:
+        os.close(handle)

@@ -1,0 +1,1 @@
+"""Differential privacy of the noisy vote: mechanisms, noise, accounting, the ledger. Stands alone."""

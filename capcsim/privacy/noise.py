@@ -1,0 +1,61 @@
+"""Discrete noise for the vote counts: real, from opendp, or seeded for simulations that must repeat.
+
+Noise inside a ring must be discrete. Rounding a floating-point Gaussian is no proof of anything; opendp
+samples the discrete Gaussian and Laplace exactly (Canonne, Kamath, Steinke 2020) from the operating
+system's generator. The seeded sampler has the same law to within double precision and no security.
+"""
+
+from collections.abc import Callable
+from functools import lru_cache
+from math import ceil
+from typing import Any
+
+import numpy as np
+from numpy.typing import NDArray
+
+from capcsim.privacy.mechanisms import GNMax, Mechanism
+
+TAIL_SCALES = 40
+"""Beyond this many scales neither noise is ever seen (2^-57 for Laplace, less for Gauss)."""
+
+
+def real_noise(mechanism: Mechanism, shape: tuple[int, ...]) -> NDArray[np.int64]:
+    """Independent discrete noise, int64[shape], from the operating system's generator."""
+    count = int(np.prod(shape))
+    return np.array(_opendp_measurement(mechanism)([0] * count), np.int64).reshape(shape)
+
+
+def simulated_noise(
+    mechanism: Mechanism, shape: tuple[int, ...], generator: np.random.Generator
+) -> NDArray[np.int64]:
+    """Noise of the same law from a seeded generator, int64[shape]: it repeats and protects nobody."""
+    support, cumulative = _distribution(mechanism)
+    return support[np.searchsorted(cumulative, generator.random(shape), side="right")]
+
+
+def largest_noise(mechanism: Mechanism) -> int:
+    """The magnitude that the ring must have room for, in votes."""
+    return ceil(TAIL_SCALES * mechanism.scale)
+
+
+@lru_cache(maxsize=64)
+def _opendp_measurement(mechanism: Mechanism) -> Callable[[list[int]], Any]:
+    import opendp.prelude as dp
+
+    dp.enable_features("contrib")
+    domain = dp.vector_domain(dp.atom_domain(T="i64"))
+    if isinstance(mechanism, GNMax):
+        return dp.m.make_gaussian(domain, dp.l2_distance(T="i64"), scale=mechanism.scale)
+    return dp.m.make_laplace(domain, dp.l1_distance(T="i64"), scale=mechanism.scale)
+
+
+@lru_cache(maxsize=64)
+def _distribution(mechanism: Mechanism) -> tuple[NDArray[np.int64], NDArray[np.float64]]:
+    """The support within the tail and the cumulative probabilities of all but its last point."""
+    reach = largest_noise(mechanism)
+    support = np.arange(-reach, reach + 1)
+    if isinstance(mechanism, GNMax):
+        weights = np.exp(-(support**2) / (2 * mechanism.scale**2))
+    else:
+        weights = np.exp(-np.abs(support) / mechanism.scale)
+    return support, (np.cumsum(weights) / weights.sum())[:-1]

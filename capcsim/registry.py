@@ -1,0 +1,109 @@
+"""Finds backends by the entry-point group `capcsim.backends`: ours exactly like anybody's."""
+
+from collections.abc import Iterator
+from dataclasses import dataclass
+from importlib.metadata import Distribution, EntryPoint, PackageNotFoundError, distribution, entry_points
+from importlib.util import find_spec
+from typing import cast
+
+from capcsim.backend import Backend, Capabilities
+from capcsim.errors import BackendNotFound, BackendUnavailable
+
+GROUP = "capcsim.backends"
+
+
+@dataclass(frozen=True, slots=True)
+class Status:
+    """What is known of one backend without importing what it needs.
+
+    `missing` are the import names that cannot be found; `problem` is set when the package itself fails.
+    """
+
+    name: str
+    package: str
+    version: str
+    capabilities: Capabilities | None
+    missing: tuple[str, ...]
+    problem: str
+    install: str
+
+    @property
+    def available(self) -> bool:
+        """Whether `load` will succeed."""
+        return not self.missing and not self.problem
+
+
+def names() -> tuple[str, ...]:
+    """The names of all installed backends, sorted."""
+    return tuple(sorted({entry.name for entry in entry_points(group=GROUP)}))
+
+
+def status(name: str) -> Status:
+    """What a backend offers and what it lacks; raises BackendNotFound."""
+    entry = _entry(name)
+    package = entry.dist.name if entry.dist else "unknown"
+    version = entry.dist.version if entry.dist else "unknown"
+    install = f"pip install {package}"
+    try:
+        capabilities = _backend_class(entry).capabilities
+    except (ImportError, AttributeError) as error:
+        return Status(name, package, version, None, (), f"{type(error).__name__}: {error}", install)
+    missing = tuple(need for need in capabilities.needs if find_spec(need) is None)
+    return Status(name, package, version, capabilities, missing, "", install)
+
+
+def load(name: str) -> Backend:
+    """A new backend of this name; raises BackendNotFound or BackendUnavailable."""
+    found = status(name)
+    if not found.available:
+        why = found.problem or f"{', '.join(found.missing)} cannot be imported"
+        raise BackendUnavailable(name, why, found.install)
+    backend = _backend_class(_entry(name))()
+    if not isinstance(backend, Backend):
+        lacks = ", ".join(sorted(set(_interface()) - set(dir(backend))))
+        why = f"it lacks {lacks}; a backend that only infers inherits capcsim.crypto.voting.Voting"
+        raise BackendUnavailable(name, why, found.install)
+    return backend
+
+
+def missing_requirements(package: str = "capcsim") -> tuple[str, ...]:
+    """The requirements of an installed package (extras left out) that are absent here."""
+    try:
+        requirements = distribution(package).requires or []
+    except PackageNotFoundError:
+        return ()
+    return tuple(text for text in requirements if "extra ==" not in text and not _installed(text))
+
+
+def _installed(requirement: str) -> bool:
+    name = requirement
+    for separator in "<>=!~;[ (":
+        name = name.split(separator, 1)[0]
+    try:
+        distribution(name)
+    except PackageNotFoundError:
+        return False
+    return True
+
+
+def _entry(name: str) -> EntryPoint:
+    found = [entry for entry in entry_points(group=GROUP) if entry.name == name]
+    if not found:
+        raise BackendNotFound(name, names())
+    packages = sorted({_package(entry.dist) for entry in found})
+    if len(packages) > 1:
+        why = f"the packages {' and '.join(packages)} both offer it"
+        raise BackendUnavailable(name, why, f"pip uninstall {packages[-1]}")
+    return found[0]
+
+
+def _package(dist: Distribution | None) -> str:
+    return dist.name if dist else "unknown"
+
+
+def _backend_class(entry: EntryPoint) -> type[Backend]:
+    return cast("type[Backend]", entry.load())
+
+
+def _interface() -> Iterator[str]:
+    return (name for name in dir(Backend) if not name.startswith("_"))
