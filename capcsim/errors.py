@@ -5,6 +5,7 @@
     ├── InputError              an array or value handed to a function is wrong (also a ValueError)
     ├── BackendNotFound         no backend of that name; lists those that there are
     ├── BackendUnavailable      the backend is there, something that it needs is not
+    ├── ConformanceError        a backend computed something else than its reference says
     ├── UnsupportedModel        a backend cannot evaluate a model; raised before any cryptography
     ├── PrivacyBudgetExceeded   the next label would pass the budget; nothing was charged
     ├── PeerFailed              the other role of a two-party program died or broke the protocol
@@ -61,6 +62,14 @@ class BackendUnavailable(CapcsimError):
     def __init__(self, name: str, why: str, install: str) -> None:
         self.name, self.install = name, install
         super().__init__(f"backend {name!r} cannot be used: {why}; mend it with: {install}")
+
+
+class ConformanceError(CapcsimError):
+    """A backend broke its own promise; `capcsim check` tells more."""
+
+    def __init__(self, name: str, what: str) -> None:
+        self.name = name
+        super().__init__(f"backend {name!r} broke its promise: {what} (see: capcsim check {name})")
 
 
 class UnsupportedModel(CapcsimError):

@@ -101,7 +101,7 @@ class Relu:
         return RELU_LIMIT - 1
 
     def public(self) -> str:
-        """relu."""
+        """Always "relu"."""
         return "relu"
 
 
@@ -118,7 +118,7 @@ class Flatten:
         return limit
 
     def public(self) -> str:
-        """flatten."""
+        """Always "flatten"."""
         return "flatten"
 
 

@@ -1,6 +1,5 @@
 """Finds backends by the entry-point group `capcsim.backends`: ours exactly like anybody's."""
 
-from collections.abc import Iterator
 from dataclasses import dataclass
 from importlib.metadata import Distribution, EntryPoint, PackageNotFoundError, distribution, entry_points
 from importlib.util import find_spec
@@ -58,9 +57,9 @@ def load(name: str) -> Backend:
     if not found.available:
         why = found.problem or f"{', '.join(found.missing)} cannot be imported"
         raise BackendUnavailable(name, why, found.install)
-    backend = _backend_class(_entry(name))()
+    backend: object = _backend_class(_entry(name))()
     if not isinstance(backend, Backend):
-        lacks = ", ".join(sorted(set(_interface()) - set(dir(backend))))
+        lacks = ", ".join(sorted(name for name in dir(Backend) if name[0] != "_" and not hasattr(backend, name)))
         why = f"it lacks {lacks}; a backend that only infers inherits capcsim.crypto.voting.Voting"
         raise BackendUnavailable(name, why, found.install)
     return backend
@@ -103,7 +102,3 @@ def _package(dist: Distribution | None) -> str:
 
 def _backend_class(entry: EntryPoint) -> type[Backend]:
     return cast("type[Backend]", entry.load())
-
-
-def _interface() -> Iterator[str]:
-    return (name for name in dir(Backend) if not name.startswith("_"))

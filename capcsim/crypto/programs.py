@@ -99,9 +99,7 @@ def _advance(seat: _Seat, peer: _Seat, nodes: list[Compute | Message], step: Ste
         request = _compute(seat, nodes, step)
         match request:
             case Send(payload):
-                nodes.append(
-                    Message(seat.role, peer.role, len(payload), step, seat.phase, Scope.PAIR, seat.waits_for)
-                )
+                nodes.append(Message(seat.role, peer.role, len(payload), step, seat.phase, Scope.PAIR, seat.waits_for))
                 peer.inbox.append((len(nodes) - 1, payload))
                 if tap:
                     tap(seat.role, peer.role, payload)

@@ -58,7 +58,9 @@ class Voting:
 
 def one_hot_argmax(values: NDArray[np.int64]) -> NDArray[np.int64]:
     """int64[B, C] of zeros with a one at each row's largest entry; the lowest index wins a tie."""
-    return np.eye(values.shape[1], dtype=np.int64)[values.argmax(axis=1)]
+    one_hot = np.zeros_like(values)
+    np.put_along_axis(one_hot, values.argmax(axis=1)[:, None], 1, axis=1)
+    return one_hot
 
 
 def noisy_argmax(counts: NDArray[np.int64], noise: ReleaseNoise) -> Release:

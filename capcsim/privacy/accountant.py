@@ -11,8 +11,11 @@ from typing import Any
 from capcsim.errors import InputError
 from capcsim.privacy.mechanisms import GNMax, Mechanism
 
-FINE, COARSE = 2e-5, 1e-4
-"""Intervals of the discretised privacy loss; at 550 labels and sigma 40 the fine one adds 0.011 to 3.953."""
+FINE, COARSE = 1.2e-4, 1.2e-3
+"""Intervals of the discretised privacy loss, in units of moved votes / scale, the loss of a typical vote.
+
+At 550 labels and sigma 40 the fine one takes epsilon from 3.9533 to 3.9549.
+"""
 
 
 class Accountant:
@@ -63,4 +66,4 @@ def _epsilon(mechanism: Mechanism, delta: float, labels: int, interval: float) -
 
 @lru_cache(maxsize=64)
 def _loss(mechanism: Mechanism, interval: float) -> Any:
-    return mechanism.loss(interval)
+    return mechanism.loss(interval * mechanism.moved_votes / mechanism.scale)

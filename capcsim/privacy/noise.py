@@ -25,9 +25,7 @@ def real_noise(mechanism: Mechanism, shape: tuple[int, ...]) -> NDArray[np.int64
     return np.array(_opendp_measurement(mechanism)([0] * count), np.int64).reshape(shape)
 
 
-def simulated_noise(
-    mechanism: Mechanism, shape: tuple[int, ...], generator: np.random.Generator
-) -> NDArray[np.int64]:
+def simulated_noise(mechanism: Mechanism, shape: tuple[int, ...], generator: np.random.Generator) -> NDArray[np.int64]:
     """Noise of the same law from a seeded generator, int64[shape]: it repeats and protects nobody."""
     support, cumulative = _distribution(mechanism)
     return support[np.searchsorted(cumulative, generator.random(shape), side="right")]

@@ -1,0 +1,1 @@
+"""What the protocol costs on this host: measured, kept, summed up. No cost is ever invented."""

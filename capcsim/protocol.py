@@ -1,0 +1,255 @@
+"""CaPC, steps 1a to 3 of the paper (section 3.2), over any backend.
+
+A `Collaboration` is what the parties and the privacy guardian hold between them. The pair steps (1a to 1c)
+give shares of one-hot votes; `aggregate` is step 2 and 3 for a counted set that somebody else fixes: in a
+simulation, the world, at the simulated time of step 2. Both sides sum exactly that set.
+"""
+
+import secrets
+from collections.abc import Sequence
+from dataclasses import dataclass
+from hashlib import sha256
+from typing import Any, Protocol
+
+import numpy as np
+from numpy.typing import NDArray
+
+from capcsim.backend import (
+    VOTE_RING_BITS,
+    Backend,
+    Prepared,
+    Release,
+    ReleaseNoise,
+    Scope,
+    Session,
+    Shares,
+    Transcript,
+)
+from capcsim.crypto.programs import Mark, Recv, Send, Steps
+from capcsim.crypto.shares import reconstruct, ring_mask, share
+from capcsim.crypto.voting import noisy_argmax, one_hot_argmax
+from capcsim.errors import InputError, PrivacyBudgetExceeded
+from capcsim.journal import Journal
+from capcsim.privacy.ledger import Ledger
+from capcsim.privacy.mechanisms import Mechanism
+from capcsim.privacy.noise import real_noise, simulated_noise
+from capcsim.seeds import Seeds
+
+Votes = NDArray[np.uint64]
+
+
+@dataclass(frozen=True, slots=True)
+class Voter:
+    """One answering model: `index` counts all of them, `party` owns it."""
+
+    index: int
+    party: int
+    prepared: Prepared
+
+
+@dataclass(frozen=True, slots=True)
+class PairOutcome:
+    """Steps 1a to 1c of one pair: what was computed, and what that took."""
+
+    logits: Shares
+    votes: Shares
+    infer: Transcript
+    argmax: Transcript
+
+
+@dataclass(frozen=True, slots=True)
+class Aggregate:
+    """Steps 2 and 3 for one batch.
+
+    `labels` int64[B] is -1 where nothing was released; `refusal` says why, if the budget refused.
+    """
+
+    labels: NDArray[np.int64]
+    refusal: str
+
+
+def answer(backend: Backend, session: Session, x: NDArray[np.float32]) -> PairOutcome:
+    """Steps 1a, 1b, 1c between a querying and an answering party, on x float32[B, *shape]."""
+    logits, infer = backend.infer(session, x)
+    votes, argmax = backend.argmax(session, logits)
+    return PairOutcome(logits, votes, infer, argmax)
+
+
+def share_votes(logits: NDArray[np.int64]) -> Votes:
+    """Fresh shares uint64[2, B, C] of the one-hot votes for logits int64[B, C]."""
+    return share(one_hot_argmax(logits), VOTE_RING_BITS)
+
+
+class NoiseSource(Protocol):
+    """Where the guardian's noise comes from. A draw is named before it is made, for the ledger."""
+
+    def name(self, querier: int, query: int, counted: Sequence[int]) -> str:
+        """The name of the next draw for this query and counted set."""
+
+    def draw(self, name: str, querier: int, query: int, classes: int) -> NDArray[np.int64]:
+        """Noise int64[C] for the draw of this name."""
+
+
+class RealNoise:
+    """Noise from the operating system's generator: each draw is a new one."""
+
+    def __init__(self, mechanism: Mechanism) -> None:
+        self._mechanism = mechanism
+
+    def name(self, querier: int, query: int, counted: Sequence[int]) -> str:  # noqa: ARG002
+        """A name never used before."""
+        return secrets.token_hex(8)
+
+    def draw(self, name: str, querier: int, query: int, classes: int) -> NDArray[np.int64]:  # noqa: ARG002
+        """Noise int64[C]."""
+        return real_noise(self._mechanism, (classes,))
+
+
+class SimulatedNoise:
+    """Seeded noise: the same query and counted set get the same draw, in any run with the seed."""
+
+    def __init__(self, mechanism: Mechanism, seeds: Seeds) -> None:
+        self._mechanism, self._seeds = mechanism, seeds
+
+    def name(self, querier: int, query: int, counted: Sequence[int]) -> str:
+        """The same name for the same query and counted set."""
+        return sha256(repr((querier, query, tuple(counted))).encode()).hexdigest()[:16]
+
+    def draw(self, name: str, querier: int, query: int, classes: int) -> NDArray[np.int64]:
+        """Noise int64[C]."""
+        generator = self._seeds.generator("noise", querier, query, int(name, 16))
+        return simulated_noise(self._mechanism, (classes,), generator)
+
+
+class Collaboration:
+    """The parties' votes and the guardian's duties, for one run.
+
+    `votes[q]` holds shares uint64[2, V, n, C] of every voter's votes on the n queries of querying party q.
+    `releases` remembers each label that went out: sent again, it is neither drawn nor charged again.
+    With a `backend`, step 3 is really executed on it; without, the same integers are computed in the open.
+    """
+
+    def __init__(
+        self,
+        voters: Sequence[Voter],
+        votes: Sequence[Votes],
+        *,
+        ledger: Ledger,
+        noise: NoiseSource,
+        releases: Journal,
+        backend: Backend | None = None,
+    ) -> None:
+        self.voters, self.votes, self.ledger = tuple(voters), votes, ledger
+        self._noise, self._journal, self._backend = noise, releases, backend
+        self._guardian_sessions: dict[int, Session] = {}
+        self._released = {
+            (entry["querier"], entry["query"], entry["counted"]): int(entry["label"])
+            for entry in releases.entries
+            if entry["kind"] == "release"
+        }
+
+    def answering(self, querier: int) -> tuple[Voter, ...]:
+        """Every voter but the querying party's own: it never answers its own query."""
+        return tuple(voter for voter in self.voters if voter.party != querier)
+
+    def aggregate(self, querier: int, queries: Sequence[int], counted: Sequence[int]) -> Aggregate:
+        """Steps 2 and 3 for a batch of queries and the voters that are counted.
+
+        Each label is reserved in the ledger before its noise is drawn. When the budget refuses, the rest of
+        the batch stays unlabelled. Raises InputError when an own or unknown voter is counted.
+        """
+        counted = sorted(counted)
+        allowed = {voter.index for voter in self.answering(querier)}
+        if not counted or not allowed.issuperset(counted):
+            raise InputError(f"counted set {counted}: at least one voter, and none of querier {querier}'s own")
+        key = "".join("1" if voter in set(counted) else "0" for voter in range(len(self.voters)))
+        labels = np.array([self._released.get((querier, query, key), -1) for query in queries], np.int64)
+        fresh = [position for position, label in enumerate(labels) if label < 0]
+        draws, refusal = self._reserve_and_draw(querier, [queries[i] for i in fresh], counted)
+        fresh = fresh[: len(draws)]
+        if not fresh:
+            return Aggregate(labels, refusal)
+        rows = [queries[position] for position in fresh]
+        release = self._release(querier, rows, counted, ReleaseNoise(np.stack(draws)))
+        for position, query, label in zip(fresh, rows, release.labels, strict=True):
+            self._remember(querier, query, key, int(label))
+            labels[position] = label
+        return Aggregate(labels, refusal)
+
+    def _reserve_and_draw(
+        self, querier: int, queries: Sequence[int], counted: Sequence[int]
+    ) -> tuple[list[NDArray[np.int64]], str]:
+        """Noise for as many of the queries as the budget allows, and why it stopped."""
+        draws: list[NDArray[np.int64]] = []
+        classes = self.votes[querier].shape[-1]
+        for query in queries:
+            name = self._noise.name(querier, query, counted)
+            try:
+                self.ledger.reserve(querier, query, name)
+            except PrivacyBudgetExceeded as refused:
+                return draws, str(refused)
+            draws.append(self._noise.draw(name, querier, query, classes))
+        return draws, ""
+
+    def _release(self, querier: int, rows: Sequence[int], counted: Sequence[int], noise: ReleaseNoise) -> Release:
+        """Sum the counted shares on both sides, then step 3."""
+        querier_sum, guardian_sum = sum_shares(self.votes[querier][:, list(counted)][:, :, list(rows)])
+        if self._backend is None:
+            counts = reconstruct(np.stack([querier_sum, guardian_sum]), VOTE_RING_BITS)
+            return noisy_argmax(counts, noise)
+        if querier not in self._guardian_sessions:
+            self._guardian_sessions[querier], _ = self._backend.open(querier, None)
+        session = self._guardian_sessions[querier]
+        release, _ = self._backend.release(session, querier_sum, guardian_sum, noise)
+        return release
+
+    def _remember(self, querier: int, query: int, counted: str, label: int) -> None:
+        entry: dict[str, Any] = {"querier": querier, "query": query, "counted": counted, "label": label}
+        self._journal.append({"kind": "release", **entry})
+        self._released[querier, query, counted] = label
+
+
+def sum_shares(shares: Votes) -> tuple[Votes, Votes]:
+    """Both sides' sums uint64[B, C] over the voters of shares uint64[2, V, B, C], mod 2^32."""
+    querier_sum, guardian_sum = shares.sum(axis=1, dtype=np.uint64) & ring_mask(VOTE_RING_BITS)
+    return querier_sum, guardian_sum
+
+
+def submit_programs(vote_share: NDArray[np.uint64], total: NDArray[np.uint64]) -> tuple[Steps, Steps]:
+    """Step 2 between an answering party, which hands in its share, and the guardian, which adds it up."""
+
+    def answerer() -> Steps:
+        yield Send(vote_share.astype(np.uint32).tobytes())
+
+    def guardian() -> Steps:
+        payload = yield Recv()
+        received = np.frombuffer(payload, np.uint32).reshape(total.shape)
+        return (total + received) & ring_mask(VOTE_RING_BITS)
+
+    return answerer(), guardian()
+
+
+def count_programs(
+    querier_shares: NDArray[np.uint64], counted: Sequence[int], mechanism: Mechanism
+) -> tuple[Steps, Steps]:
+    """Step 2 between the querying party and the guardian, which fixes the counted set and draws the noise.
+
+    `querier_shares` is uint64[V, B, C]: what the querying party holds of every voter.
+    """
+    batch, classes = querier_shares.shape[1:]
+
+    def querier() -> Steps:
+        bitmap = yield Recv()
+        chosen = np.unpackbits(np.frombuffer(bitmap, np.uint8))[: len(querier_shares)].astype(bool)
+        return querier_shares[chosen].sum(axis=0, dtype=np.uint64) & ring_mask(VOTE_RING_BITS)
+
+    def guardian() -> Steps:
+        yield Mark(scope=Scope.QUERY)
+        present = np.zeros(len(querier_shares), np.uint8)
+        present[list(counted)] = 1
+        noise = real_noise(mechanism, (batch, classes))
+        yield Mark(scope=Scope.PAIR)
+        yield Send(np.packbits(present).tobytes())
+        return noise
+
+    return querier(), guardian()

@@ -1,0 +1,182 @@
+"""The figures of a run, as PNG files."""
+
+from collections.abc import Callable
+from pathlib import Path
+from typing import Any
+
+import matplotlib as mpl
+import numpy as np
+from matplotlib.axes import Axes
+from matplotlib.figure import Figure
+
+from capcsim.record import Record
+
+STYLE: Any = {
+    "axes.spines.top": False,
+    "axes.spines.right": False,
+    "axes.titlelocation": "left",
+    "axes.titleweight": "bold",
+    "font.size": 10,
+    "legend.frameon": False,
+}
+MUTED, STRONG, ACCENT = "#9aa5b1", "#1f5fa8", "#d1495b"
+STEP_COLOURS = {
+    "setup": "#7a7a7a",
+    "infer": "#1f5fa8",
+    "argmax": "#2a9d8f",
+    "aggregate": "#e9a03b",
+    "release": "#d1495b",
+}
+MOST_ANSWERERS = 8
+MOST_BARS = 16
+ASKING = "party 0"
+
+
+def draw_figures(record: Record) -> list[Path]:
+    """Draw every figure into the record's folder; returns their paths."""
+    folder = record.folder / "figures"
+    folder.mkdir(exist_ok=True)
+    paths = []
+    with mpl.rc_context(STYLE):
+        for name, draw in FIGURES.items():
+            figure = draw(record)
+            paths.append(folder / f"{name}.png")
+            figure.savefig(paths[-1], dpi=150)
+    return paths
+
+
+def accuracy(record: Record) -> Figure:
+    """Accuracy of each querying party before and after, and of the labels that it bought."""
+    rows = record.manifest["summary"]["queriers"]
+    figure, axes = _figure(8, 1.6 + 0.5 * len(rows))
+    places = np.arange(len(rows))
+    before = np.array([row["accuracy_before"] for row in rows])
+    after = np.array([row["accuracy_after"] for row in rows])
+    axes.hlines(places, before, after, color=MUTED, linewidth=3, zorder=1)
+    axes.scatter(before, places, s=70, color=MUTED, label="before", zorder=2)
+    axes.scatter(after, places, s=70, color=STRONG, label="after", zorder=3)
+    right = np.array([np.nan if row["label_accuracy"] is None else row["label_accuracy"] for row in rows])
+    axes.scatter(right, places, marker="|", s=180, color=ACCENT, label="bought labels", zorder=4)
+    for place, gain in zip(places, after - before, strict=True):
+        middle = (before[place] + after[place]) / 2
+        axes.annotate(f"{gain:+.3f}", (middle, place), xytext=(0, 7), textcoords="offset points", ha="center")
+    axes.set_yticks(places, [f"party {row['querier']}" for row in rows])
+    axes.set_ylim(len(rows) - 0.4, -0.6)
+    axes.set_xlabel("accuracy on the evaluation set")
+    axes.set_title("Accuracy before and after collaboration")
+    axes.grid(axis="x", alpha=0.3)
+    figure.legend(loc="outside lower center", ncols=3)
+    return figure
+
+
+def epsilon(record: Record) -> Figure:
+    """Epsilon spent against labels bought."""
+    curve, summary = record.manifest["epsilon_curve"], record.manifest["summary"]
+    figure, axes = _figure(8, 4.2)
+    axes.plot(curve["labels"], curve["epsilon"], color=STRONG, label="charged: discrete noise, pessimistic PLD")
+    if None not in curve["analytic"]:
+        axes.plot(curve["labels"], curve["analytic"], "--", color=MUTED, label="analytic Gaussian, continuous noise")
+    budget = summary["privacy"]["epsilon_budget"]
+    axes.axhline(budget, color=ACCENT, linewidth=1, label=f"budget {budget:g}")
+    bought, spent = ([row[key] for row in summary["queriers"]] for key in ("labels_bought", "epsilon"))
+    axes.scatter(bought, spent, color=STRONG, zorder=3, label="spent by the querying parties")
+    axes.set_xlabel("labels bought by one account")
+    axes.set_ylabel(f"epsilon at delta = {summary['privacy']['delta']:g}")
+    axes.set_title("Privacy spent")
+    axes.set_ylim(bottom=0)
+    axes.set_xlim(left=0)
+    axes.grid(alpha=0.3)
+    axes.legend(loc="lower right")
+    return figure
+
+
+def timeline(record: Record) -> Figure:
+    """One batch of querying party 0, from its submission to its label: work as bars, messages as lines."""
+    batch, start_s = _typical_batch(record)
+    compute, messages = _of_batch(record, "compute", batch), _of_batch(record, "messages", batch)
+    hosts = _shown_hosts(messages)
+    rows = {host: place for place, host in enumerate(hosts)}
+    figure, axes = _figure(10, 1.8 + 0.42 * max(len(hosts), 4))
+    for message in messages:
+        if message["sender"] in rows and message["receiver"] in rows:
+            ends_ms = [1e3 * (message[key] - start_s) for key in ("sent_s", "received_s")]
+            places = [rows[message["sender"]], rows[message["receiver"]]]
+            axes.plot(ends_ms, places, color=STEP_COLOURS[message["step"]], linewidth=0.8, alpha=0.55)
+    for work in compute:
+        if work["host"] in rows:
+            left_ms, width_ms = 1e3 * (work["start_s"] - start_s), 1e3 * (work["end_s"] - work["start_s"])
+            axes.barh(rows[work["host"]], width_ms, left=left_ms, height=0.6, color=STEP_COLOURS[work["step"]])
+    for step in ("infer", "argmax", "aggregate", "release"):
+        axes.barh(0, 0, color=STEP_COLOURS[step], label=STEP_NAMES[step])
+    axes.set_yticks(range(len(hosts)), [_host_label(host) for host in hosts])
+    axes.set_ylim(len(hosts) - 0.4, -0.6)
+    others = len({message["sender"] for message in messages}) - len(hosts)
+    hidden = f"   ({others} more answering parties are not shown)" if others > 0 else ""
+    axes.set_xlabel(f"simulated time since the batch was submitted, ms{hidden}")
+    axes.set_title("One batch, from query to label (bars: work, lines: messages)")
+    figure.legend(loc="outside lower center", ncols=4)
+    return figure
+
+
+def utilisation(record: Record) -> Figure:
+    """The busiest cores and links over the whole run."""
+    found = record.manifest["utilisation"]
+    cores = {f"{name}, core {i}": use for name, uses in found["cores"].items() for i, use in enumerate(uses)}
+    figure = Figure(figsize=(10, 4.6), layout="constrained")
+    for axes, title, uses in zip(figure.subplots(1, 2), ("cores", "links"), (cores, found["links"]), strict=True):
+        top = sorted(uses.items(), key=lambda item: -item[1])[:MOST_BARS]
+        axes.barh([name for name, _ in top], [100 * use for _, use in top], color=STRONG)
+        axes.invert_yaxis()
+        axes.set_xlabel("% of the simulated time")
+        axes.set_title(f"The {len(top)} busiest of {len(uses)} {title}")
+        axes.grid(axis="x", alpha=0.3)
+    return figure
+
+
+FIGURES: dict[str, Callable[[Record], Figure]] = {
+    "accuracy": accuracy,
+    "epsilon": epsilon,
+    "timeline": timeline,
+    "utilisation": utilisation,
+}
+STEP_NAMES = {
+    "infer": "1a, 1b inference",
+    "argmax": "1c argmax",
+    "aggregate": "2 aggregate",
+    "release": "3 release",
+}
+
+
+def _figure(width: float, height: float) -> tuple[Figure, Axes]:
+    figure = Figure(figsize=(width, height), layout="constrained")
+    return figure, figure.subplots()
+
+
+def _typical_batch(record: Record) -> tuple[int, float]:
+    """The batch of querying party 0 with the median latency, and when it was submitted."""
+    rows = record.read_table("queries").to_pylist()
+    ends = {row["batch"]: row for row in rows if row["querier"] == 0}
+    ordered = sorted(ends.values(), key=lambda row: row["labelled_s"] - row["submitted_s"])
+    if not ordered:
+        return 0, 0.0
+    middle = ordered[len(ordered) // 2]
+    return middle["batch"], middle["submitted_s"]
+
+
+def _of_batch(record: Record, table: str, batch: int) -> list[dict[str, Any]]:
+    """The rows of one batch of querying party 0."""
+    rows: list[dict[str, Any]] = record.read_table(table).to_pylist()
+    return [row for row in rows if row["querier"] == 0 and row["batch"] == batch]
+
+
+def _shown_hosts(messages: list[dict[str, Any]]) -> list[str]:
+    """The querying party, some answering parties from the fastest to the slowest, the guardian."""
+    arrived_s = {row["sender"]: row["received_s"] for row in messages if row["receiver"] == "guardian"}
+    arrived_s.pop(ASKING, None)
+    ordered = sorted(arrived_s, key=arrived_s.__getitem__)
+    places = {round(place) for place in np.linspace(0, len(ordered) - 1, MOST_ANSWERERS)} if ordered else set()
+    return [ASKING, *(ordered[place] for place in sorted(places)), "guardian"]
+
+
+def _host_label(host: str) -> str:
+    return f"{host} (asks)" if host == ASKING else host

@@ -1,0 +1,41 @@
+"""report.html: one file with everything in it, readable without a network."""
+
+import base64
+from pathlib import Path
+
+import jinja2
+
+from capcsim.record import Record
+from capcsim.report.tables import fraction, notes, seconds, size
+
+CAPTIONS = {
+    "accuracy": "Each querying party's model on samples that nobody trained on, before it asked and after it"
+    " retrained on its own data and the labels that it bought. The red mark is the share of bought labels"
+    " that are right.",
+    "epsilon": "What the labels cost in privacy. The bound that is charged holds for the discrete noise that is"
+    " added; it looks at no vote, so it may be published.",
+    "timeline": "One batch with a typical latency. The answering parties work in parallel; the guardian waits"
+    " for their shares, and only the querying party opens the label.",
+    "utilisation": "Where the simulated time went: the longest bar is the bottleneck.",
+}
+
+
+def write_page(record: Record, figures: list[Path]) -> Path:
+    """Write report.html with the figures inside."""
+    environment = jinja2.Environment(
+        loader=jinja2.PackageLoader("capcsim.report", "templates"),
+        autoescape=True,
+        undefined=jinja2.StrictUndefined,
+        trim_blocks=True,
+        lstrip_blocks=True,
+    )
+    environment.filters.update(seconds=seconds, size=size, fraction=fraction)
+    html = environment.get_template("report.html").render(
+        summary=record.manifest["summary"],
+        manifest=record.manifest,
+        notes=notes(record),
+        figures=[(path.stem, CAPTIONS[path.stem], base64.b64encode(path.read_bytes()).decode()) for path in figures],
+    )
+    path = record.folder / "report.html"
+    path.write_text(html, encoding="utf-8")
+    return path

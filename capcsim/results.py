@@ -1,0 +1,260 @@
+"""What a run tells: its tables, and the summary that `capcsim run --json` prints."""
+
+from collections import Counter
+from collections.abc import Sequence
+from dataclasses import dataclass, fields
+from statistics import fmean, median
+from typing import Any
+
+import numpy as np
+from numpy.typing import NDArray
+
+from capcsim.backend import Capabilities
+from capcsim.costs.measure import Measurements
+from capcsim.learning.datasets import Dataset
+from capcsim.learning.metrics import Quality
+from capcsim.privacy.ledger import Ledger
+from capcsim.protocol import Voter
+from capcsim.record import Record
+from capcsim.scenario import Scenario
+from capcsim.simulation.world import QueryRow, Simulated
+
+CURVE_POINTS = 24
+
+
+@dataclass(frozen=True)
+class Outcome:
+    """Everything that came out of one run.
+
+    `asked[q]` are the samples int64[n] of querying party q's queries, `votes[q]` the one-hot votes
+    int64[V, n, C] on them, all zero for its own voters.
+    """
+
+    scenario: Scenario
+    capabilities: Capabilities
+    dataset: Dataset
+    planned: Sequence[int]
+    asked: Sequence[NDArray[np.int64]]
+    voters: Sequence[Voter]
+    votes: Sequence[NDArray[np.int64]]
+    before: Sequence[Quality]
+    after: Sequence[Quality]
+    measured: Measurements
+    simulated: Simulated
+    ledger: Ledger
+
+
+def write_votes(record: Record, voters: Sequence[Voter], votes: Sequence[NDArray[np.int64]]) -> None:
+    """Table `votes`: one row for each query and voter that was asked; nobody in the protocol sees these."""
+    columns: dict[str, list[int]] = {"querier": [], "query": [], "voter": [], "party": [], "vote": []}
+    for querier, one_hot in enumerate(votes):
+        for voter in voters:
+            if voter.party != querier:
+                for query, vote in enumerate(one_hot[voter.index].argmax(axis=1)):
+                    row = (querier, query, voter.index, voter.party, int(vote))
+                    for column, value in zip(columns.values(), row, strict=True):
+                        column.append(value)
+    record.write_table("votes", columns)
+
+
+def read_votes(record: Record, planned: Sequence[int], voters: int, classes: int) -> list[NDArray[np.int64]]:
+    """The one-hot votes int64[V, n, C] of each querying party, from the table."""
+    table = record.read_table("votes").to_pydict()
+    votes = [np.zeros((voters, count, classes), np.int64) for count in planned]
+    for querier, query, voter, vote in zip(*(table[key] for key in ("querier", "query", "voter", "vote")), strict=True):
+        votes[querier][voter, query, vote] = 1
+    return votes
+
+
+def write_tables(record: Record, outcome: Outcome) -> None:
+    """Tables `queries`, `compute`, `messages`, `metrics`; `votes` was written when the votes were cast."""
+    record.write_table("queries", _query_columns(outcome))
+    log = outcome.simulated.log
+    for name, rows in (("compute", log.compute), ("messages", log.messages)):
+        columns = [field.name for field in fields(rows[0])] if rows else []
+        record.write_table(name, {column: [getattr(row, column) for row in rows] for column in columns})
+    record.write_table("metrics", _metric_columns(outcome))
+
+
+def summarise(record: Record, outcome: Outcome) -> dict[str, Any]:
+    """The manifest's results: the summary, and what the figures need besides the tables."""
+    scenario, simulated = outcome.scenario, outcome.simulated
+    queriers = [_querier(outcome, querier) for querier in range(scenario.parties.queriers)]
+    averaged = ("label_accuracy", "accuracy_before", "accuracy_after", "balanced_before", "balanced_after")
+    summary = {
+        "title": scenario.title,
+        "record": str(record.folder),
+        "seed": scenario.seed,
+        "backend": scenario.protocol.backend,
+        "security": outcome.capabilities.security,
+        "argmax": outcome.capabilities.argmax,
+        "release": outcome.capabilities.release,
+        "parties": scenario.parties.count,
+        "voters": scenario.voters,
+        "execution": _execution(outcome),
+        "privacy": _privacy(outcome),
+        "queriers": queriers,
+        "mean": {key: _mean([row[key] for row in queriers]) for key in averaged},
+        "makespan_s": simulated.makespan_s,
+        "bytes": sum(simulated.sent_bytes.values()),
+        "busiest": _busiest(simulated),
+        "cost": _cost(outcome),
+    }
+    utilisation = {"cores": simulated.core_utilisation, "links": simulated.link_utilisation}
+    return {
+        "summary": summary,
+        "utilisation": utilisation,
+        "sent_bytes": simulated.sent_bytes,
+        "epsilon_curve": _epsilon_curve(outcome),
+    }
+
+
+def _querier(outcome: Outcome, querier: int) -> dict[str, Any]:
+    rows = [row for row in outcome.simulated.queries if row.querier == querier]
+    queries, labels = outcome.simulated.bought(querier)
+    latencies_s = [row.labelled_s - row.submitted_s for row in rows if row.label >= 0]
+    true = outcome.dataset.y[outcome.asked[querier][queries]]
+    before, after = outcome.before[querier], outcome.after[querier]
+    messages = [message for message in outcome.simulated.log.messages if message.querier == querier]
+    return {
+        "querier": querier,
+        "labels_bought": len(labels),
+        "labels": [row.label for row in rows],
+        "label_accuracy": float((labels == true).mean()) if len(labels) else None,
+        "accuracy_before": before.accuracy,
+        "accuracy_after": after.accuracy,
+        "balanced_before": before.balanced_accuracy,
+        "balanced_after": after.balanced_accuracy,
+        "epsilon": outcome.ledger.epsilon(querier),
+        "simulated_s": max((row.labelled_s for row in rows), default=0.0),
+        "latency_median_s": median(latencies_s) if latencies_s else None,
+        "latency_max_s": max(latencies_s, default=None),
+        "bytes": sum(message.nbytes for message in messages),
+        "stopped": _stopped(outcome, querier, rows),
+    }
+
+
+def _stopped(outcome: Outcome, querier: int, rows: Sequence[QueryRow]) -> str:
+    """Why a querying party asked no further."""
+    refusal = outcome.simulated.stopped.get(querier)
+    if refusal:
+        return refusal
+    wanted, planned = outcome.scenario.queries.per_querier, outcome.planned[querier]
+    lost = sum(row.label < 0 for row in rows)
+    without = f"; {lost} stayed without a label for lack of a quorum" if lost else ""
+    if planned == wanted:
+        return f"asked all {wanted} queries{without}"
+    ledger, scope = outcome.ledger, outcome.scenario.privacy.budget_scope
+    total = planned if scope == "querier" else sum(outcome.planned)
+    epsilon = ledger.accountant.epsilon(total + 1)
+    return (
+        f"privacy budget: label {total + 1} of the {scope} would take epsilon to {epsilon:.4f},"
+        f" past {ledger.budget:g}{without}"
+    )
+
+
+def _execution(outcome: Outcome) -> dict[str, Any]:
+    """How much real cryptography gave the transcripts, and whether it agreed with the reference."""
+    measured, agreement = outcome.measured, outcome.measured.agreement
+    batch = outcome.scenario.queries.batch
+    voters = Counter(voter.party for voter in outcome.voters)
+    return {
+        "mode": outcome.scenario.protocol.execute,
+        "pairs": sum(
+            -(-count // batch) * (len(outcome.voters) - voters[querier])
+            for querier, count in enumerate(outcome.planned)
+        ),
+        "pairs_executed": agreement.pairs,
+        "strata": len(measured.samples),
+        "strata_reused": measured.reused_strata,
+        "votes_compared": agreement.votes,
+        "votes_disagreeing": agreement.disagreements,
+        "disagreement_upper_bound_95": agreement.upper_bound(),
+        "exact": outcome.capabilities.exact,
+    }
+
+
+def _privacy(outcome: Outcome) -> dict[str, Any]:
+    privacy, ledger = outcome.scenario.privacy, outcome.ledger
+    return {
+        "mechanism": privacy.mechanism,
+        "noise_votes": ledger.accountant.mechanism.scale,
+        "noise": privacy.noise,
+        "moved_votes": ledger.accountant.mechanism.moved_votes,
+        "epsilon_budget": privacy.epsilon,
+        "delta": privacy.delta,
+        "budget_scope": privacy.budget_scope,
+        "unit": privacy.unit,
+        "analysis": privacy.analysis,
+        "releasable": privacy.noise == "real",
+        "epsilon_if_queriers_collude": ledger.epsilon_coalition(),
+    }
+
+
+def _cost(outcome: Outcome) -> dict[str, Any]:
+    """What the simulated work and traffic cost at the scenario's prices."""
+    prices = outcome.scenario.prices
+    core_h = outcome.simulated.core_s / 3600
+    sent_gb = sum(outcome.simulated.sent_bytes.values()) / 1e9
+    return {
+        "core_h": core_h,
+        "sent_gb": sent_gb,
+        "price": core_h * prices.per_core_hour + sent_gb * prices.per_gb_sent,
+        "currency": prices.currency,
+    }
+
+
+def _busiest(simulated: Simulated) -> dict[str, Any]:
+    """The core and the link with the highest utilisation: where to look for the bottleneck."""
+    cores = {
+        f"{name}, core {i}": use for name, uses in simulated.core_utilisation.items() for i, use in enumerate(uses)
+    }
+    core, link = max(cores, key=cores.__getitem__), max(simulated.link_utilisation.items(), key=lambda item: item[1])
+    return {"core": core, "core_utilisation": cores[core], "link": link[0], "link_utilisation": link[1]}
+
+
+def _epsilon_curve(outcome: Outcome) -> dict[str, list[float | None]]:
+    """Epsilon against labels, for the figure: the bound that is charged, and the analytic Gaussian."""
+    accountant = outcome.ledger.accountant
+    most = max(outcome.ledger.charged(querier) for querier in range(outcome.scenario.parties.queriers))
+    # More points where the curve bends most.
+    labels = sorted({round(most * x**2) for x in np.linspace(0, 1, CURVE_POINTS)})
+    return {
+        "labels": [float(n) for n in labels],
+        "epsilon": [accountant.epsilon(n) for n in labels],
+        "analytic": [accountant.epsilon_analytic(n) for n in labels],
+    }
+
+
+def _query_columns(outcome: Outcome) -> dict[str, list[Any]]:
+    rows = outcome.simulated.queries
+    samples = [int(outcome.asked[row.querier][row.query]) for row in rows]
+    return {
+        "querier": [row.querier for row in rows],
+        "query": [row.query for row in rows],
+        "batch": [row.batch for row in rows],
+        "sample": samples,
+        "label": [row.label for row in rows],
+        "true_label": [int(outcome.dataset.y[sample]) for sample in samples],
+        "counted": [list(row.counted) for row in rows],
+        "submitted_s": [row.submitted_s for row in rows],
+        "labelled_s": [row.labelled_s for row in rows],
+        "why": [row.why for row in rows],
+    }
+
+
+def _metric_columns(outcome: Outcome) -> dict[str, list[Any]]:
+    """Long form: (querier, moment, metric, class, value); class is -1 for a metric over all classes."""
+    rows: list[tuple[int, str, str, int, float]] = []
+    for moment, qualities in (("before", outcome.before), ("after", outcome.after)):
+        for querier, found in enumerate(qualities):
+            rows.append((querier, moment, "accuracy", -1, found.accuracy))
+            rows.append((querier, moment, "balanced_accuracy", -1, found.balanced_accuracy))
+            rows += [(querier, moment, "class_accuracy", i, value) for i, value in enumerate(found.per_class)]
+    names = ("querier", "moment", "metric", "class", "value")
+    return {name: [row[i] for row in rows] for i, name in enumerate(names)}
+
+
+def _mean(values: Sequence[float | None]) -> float | None:
+    there = [value for value in values if value is not None]
+    return fmean(there) if there else None

@@ -1,0 +1,283 @@
+"""The main job: one scenario, from its data to its record.
+
+A killed run goes through the same stages again. Its record gives back what must not be done twice:
+measurements, charges, labels; all else follows from the scenario and the seed.
+"""
+
+from collections.abc import Callable
+from contextlib import ExitStack, closing
+from dataclasses import asdict
+from pathlib import Path
+from typing import Any, Protocol
+
+import numpy as np
+from numpy.typing import NDArray
+
+from capcsim import registry
+from capcsim.backend import VOTE_RING_BITS, Step
+from capcsim.costs.cache import TranscriptCache, host, versions
+from capcsim.costs.measure import Agreement, Bench, MeasuredCosts, Measurements, Pair
+from capcsim.costs.transcripts import from_json, to_json
+from capcsim.crypto.shares import reconstruct, share
+from capcsim.journal import Journal
+from capcsim.learning.datasets import load_dataset
+from capcsim.learning.metrics import Quality, quality
+from capcsim.learning.models import Classifier
+from capcsim.learning.partition import partition
+from capcsim.learning.selection import select
+from capcsim.learning.training import TrainingTask, train_all
+from capcsim.privacy.accountant import Accountant
+from capcsim.privacy.ledger import BudgetScope, Ledger
+from capcsim.privacy.mechanisms import GNMax, LNMax, Mechanism
+from capcsim.protocol import Collaboration, NoiseSource, RealNoise, SimulatedNoise, Voter, Votes, share_votes
+from capcsim.record import Record
+from capcsim.results import Outcome, read_votes, summarise, write_tables, write_votes
+from capcsim.scenario import Scenario
+from capcsim.seeds import Seeds
+from capcsim.simulation.world import Simulated, World, batches
+
+
+class Progress(Protocol):
+    """How a run tells what it is doing."""
+
+    def stage(self, title: str, total: int) -> Callable[[int], None]:
+        """Begin a stage of `total` steps; call the answer with the number of steps that are done."""
+
+
+class Silent:
+    """Progress for those who do not watch."""
+
+    def stage(self, title: str, total: int) -> Callable[[int], None]:  # noqa: ARG002
+        """Do nothing."""
+        return lambda _: None
+
+
+def run_scenario(
+    scenario: Scenario,
+    folder: Path,
+    *,
+    measure: bool = False,
+    workers: int = 1,
+    progress: Progress | None = None,
+) -> Record:
+    """Run a scenario into a directory, or finish the run that was killed there; returns the record.
+
+    `measure` ignores transcripts measured earlier; `workers` processes train. Raises a CapcsimError for
+    anything that the user can mend.
+    """
+    run = _Run(scenario, workers, progress or Silent())
+    record = Record.start(folder, scenario, {"host": host(), "versions": versions()})
+    with ExitStack() as stack:
+        stack.enter_context(closing(run.backend))
+        ledger = stack.enter_context(closing(run.open_ledger(record)))
+        releases = stack.enter_context(Journal(record.releases_path))
+        run.train()
+        run.plan_queries()
+        measured = run.measure(record, fresh=measure)
+        simulated = run.simulate(measured, ledger, releases)
+        outcome = run.outcome(measured, simulated, ledger)
+        write_tables(record, outcome)
+        record.finish(summarise(record, outcome))
+    return record
+
+
+def plan_labels(scenario: Scenario, accountant: Accountant) -> list[int]:
+    """How many queries each querying party asks: what it wants, cut to what its budget can ever pay for.
+
+    This looks at no vote. A shared budget is dealt out batch by batch in turn.
+    """
+    wanted, queriers = scenario.queries.per_querier, scenario.parties.queriers
+    if scenario.privacy.budget_scope == "querier":
+        return [accountant.affordable(scenario.privacy.epsilon, wanted)] * queriers
+    left = accountant.affordable(scenario.privacy.epsilon, wanted * queriers)
+    planned = [0] * queriers
+    while left and min(planned) < wanted:
+        for querier in range(queriers):
+            dealt = min(scenario.queries.batch, wanted - planned[querier], left)
+            planned[querier] += dealt
+            left -= dealt
+    return planned
+
+
+class _Run:
+    """The state that the stages hand on; each stage is one method, called in the order in which they stand."""
+
+    def __init__(self, scenario: Scenario, workers: int, progress: Progress) -> None:
+        self.scenario, self._workers, self._progress = scenario, workers, progress
+        self.seeds = Seeds(scenario.seed)
+        self.backend = registry.load(scenario.protocol.backend)
+        self.dataset = load_dataset(scenario.data)
+        self.parts = partition(self.dataset, scenario, self.seeds)
+        self.mechanism = _mechanism(scenario)
+        self.accountant = Accountant(self.mechanism, scenario.privacy.delta)
+        self.voters: list[Voter] = []
+        self.own: list[Classifier] = []
+        self.planned: list[int] = []
+        self.asked: list[NDArray[np.int64]] = []
+        self.votes: list[Votes] = []
+
+    def open_ledger(self, record: Record) -> Ledger:
+        """The guardian's book; it may hold the charges of a run that was killed."""
+        privacy = self.scenario.privacy
+        return Ledger(record.ledger_path, self.accountant, privacy.epsilon, BudgetScope(privacy.budget_scope))
+
+    def train(self) -> None:
+        """Every shard's model, and each querying party's own model on all that it has."""
+        parties, virtual = self.scenario.parties, self.scenario.parties.virtual_per_party
+        owners = [party for party in range(parties.count) for _ in range(virtual)]
+        tasks = [self._task(party, rows, voter) for voter, (party, rows) in enumerate(self._shards())]
+        if virtual > 1:
+            tasks += [self._task(querier, self.parts.owned(querier)) for querier in range(parties.queriers)]
+        models = self._train(tasks, "training")
+        for index, (party, model) in enumerate(zip(owners, models, strict=False)):
+            prepared = self.backend.prepare(model, seed=self.seeds.integer("prepare", index))
+            self.voters.append(Voter(index, party, prepared))
+        self.own = models[len(owners) :] if virtual > 1 else models[: parties.queriers]
+
+    def plan_queries(self) -> None:
+        """What each querying party asks about, and everybody's votes on it by the reference."""
+        self.planned = plan_labels(self.scenario, self.accountant)
+        for querier, count in enumerate(self.planned):
+            pool = self.parts.pools[querier]
+            generator = self.seeds.generator("select", querier)
+            x = self.dataset.x[pool]
+            self.asked.append(pool[select(self.scenario.queries, count, self.own[querier], x, generator)])
+        advance = self._progress.stage("voting", len(self.voters))
+        votes = [np.zeros((2, len(self.voters), n, self.dataset.classes), np.uint64) for n in self.planned]
+        for voter in self.voters:
+            for querier, rows in enumerate(self.asked):
+                if voter.party != querier and len(rows):
+                    logits = self.backend.reference(voter.prepared, self.dataset.x[rows])
+                    votes[querier][:, voter.index] = share_votes(logits)
+            advance(1)
+        self.votes = votes
+
+    def measure(self, record: Record, *, fresh: bool) -> Measurements:
+        """Transcripts from real executions: of a sample or of every pair; kept in the record."""
+        stored = record.read_transcripts()
+        if stored is not None:
+            return self._measured_before(record, stored)
+        protocol = self.scenario.protocol
+        bench = Bench(
+            self.backend,
+            [self.dataset.x[rows] for rows in self.asked],
+            self.votes,
+            self.mechanism,
+            samples=protocol.samples,
+            seeds=self.seeds,
+            cache=TranscriptCache(self.backend, reading=not fresh),
+        )
+        pairs = self._pairs()
+        bench.sample(pairs, self._progress.stage("measuring pairs", 0))
+        bench.guardian(pairs, self._progress.stage("measuring the guardian", 0))
+        if protocol.execute == "all":
+            bench.execute(pairs, self._progress.stage("executing every pair", len(pairs)))
+        self._keep(record, bench.result)
+        return bench.result
+
+    def simulate(self, measured: Measurements, ledger: Ledger, releases: Journal) -> Simulated:
+        """The event-driven world; it calls back for each batch's labels."""
+        scenario = self.scenario
+        collaboration = Collaboration(
+            self.voters,
+            self.votes,
+            ledger=ledger,
+            noise=self._noise(),
+            releases=releases,
+            backend=self.backend if scenario.protocol.execute == "all" else None,
+        )
+        sizes = [[len(batch) for batch in batches(n, scenario.queries.batch)] for n in self.planned]
+        costs = MeasuredCosts(measured, sizes, self.seeds)
+        advance = self._progress.stage("simulating", sum(self.planned))
+        return World(scenario, collaboration, costs, self.planned, self.seeds, advance).run()
+
+    def outcome(self, measured: Measurements, simulated: Simulated, ledger: Ledger) -> Outcome:
+        """Retrain on the bought labels, and put together all that is to be told."""
+        retrained = self._train([self._retraining(q, simulated) for q in range(len(self.own))], "retraining")
+        return Outcome(
+            scenario=self.scenario,
+            capabilities=self.backend.capabilities,
+            dataset=self.dataset,
+            planned=self.planned,
+            asked=self.asked,
+            voters=self.voters,
+            votes=[reconstruct(shares, VOTE_RING_BITS) for shares in self.votes],
+            before=[self._quality(model) for model in self.own],
+            after=[self._quality(model) for model in retrained],
+            measured=measured,
+            simulated=simulated,
+            ledger=ledger,
+        )
+
+    def _shards(self) -> list[tuple[int, NDArray[np.int64]]]:
+        return [(party, rows) for party, shards in enumerate(self.parts.shards) for rows in shards]
+
+    def _task(self, party: int, rows: NDArray[np.int64], voter: int = -1) -> TrainingTask:
+        kinds = self.scenario.models.kinds
+        seed = self.seeds.integer("train", party, voter + 1)
+        data = self.dataset
+        return TrainingTask(kinds[party % len(kinds)], data.x[rows], data.y[rows], data.classes, seed)
+
+    def _retraining(self, querier: int, simulated: Simulated) -> TrainingTask:
+        """The querying party's own samples and the queries that it bought a label for (paper, section 4.2)."""
+        own = self._task(querier, self.parts.owned(querier))
+        queries, labels = simulated.bought(querier)
+        x = np.concatenate([own.x, self.dataset.x[self.asked[querier][queries]]])
+        return TrainingTask(own.kind, x, np.concatenate([own.y, labels]), own.classes, own.seed)
+
+    def _train(self, tasks: list[TrainingTask], title: str) -> list[Classifier]:
+        advance = self._progress.stage(title, len(tasks))
+        return train_all(tasks, self.scenario.models, workers=self._workers, advance=advance)
+
+    def _quality(self, model: Classifier) -> Quality:
+        rows = self.parts.evaluation
+        return quality(model.predict(self.dataset.x[rows]), self.dataset.y[rows], self.dataset.classes)
+
+    def _pairs(self) -> list[Pair]:
+        """Every execution of steps 1a to 1c: querying party, batch, other party's voter."""
+        return [
+            Pair(querier, number, batch, voter)
+            for querier, count in enumerate(self.planned)
+            for number, batch in enumerate(batches(count, self.scenario.queries.batch))
+            for voter in self.voters
+            if voter.party != querier
+        ]
+
+    def _noise(self) -> NoiseSource:
+        if self.scenario.privacy.noise == "simulation":
+            return SimulatedNoise(self.mechanism, self.seeds)
+        return RealNoise(self.mechanism)
+
+    def _keep(self, record: Record, measured: Measurements) -> None:
+        """Write down the votes, then the transcripts: once these are there, measuring is over."""
+        write_votes(record, self.voters, [reconstruct(shares, VOTE_RING_BITS) for shares in self.votes])
+        record.write_transcripts(
+            {
+                "samples": {name: [to_json(t) for t in found] for name, found in measured.samples.items()},
+                "own": [[*key, to_json(transcript)] for key, transcript in measured.own.items()],
+                "agreement": asdict(measured.agreement),
+                "reused_strata": measured.reused_strata,
+            }
+        )
+
+    def _measured_before(self, record: Record, stored: dict[str, Any]) -> Measurements:
+        """What the killed run had measured, and the votes that it had executed."""
+        shape = self.votes[0].shape[1], self.dataset.classes
+        self.votes = [share(one_hot, VOTE_RING_BITS) for one_hot in read_votes(record, self.planned, *shape)]
+        return Measurements(
+            samples={name: tuple(map(from_json, found)) for name, found in stored["samples"].items()},
+            agreement=Agreement(**stored["agreement"]),
+            reused_strata=stored["reused_strata"],
+            own={(Step(step), *key): from_json(nodes) for step, *key, nodes in stored["own"]},
+        )
+
+
+def _mechanism(scenario: Scenario) -> Mechanism:
+    """The mechanism, with the number of votes that one protected unit can move."""
+    privacy = scenario.privacy
+    moved_votes = scenario.parties.virtual_per_party if privacy.unit == "party" else 1
+    if privacy.mechanism == "gnmax":
+        assert privacy.sigma is not None, "the scenario checks this"
+        return GNMax(privacy.sigma, moved_votes)
+    assert privacy.scale is not None, "the scenario checks this"
+    return LNMax(privacy.scale, moved_votes)

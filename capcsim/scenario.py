@@ -1,0 +1,344 @@
+"""What the user asked for: frozen models, read from TOML, with the units in the names.
+
+`load_scenario` is the way in. Every mistake becomes one ScenarioError that gives the key's path, the value
+found, and what is allowed.
+"""
+
+import difflib
+import tomllib
+from collections.abc import Iterable, Mapping
+from importlib.resources import files
+from pathlib import Path
+from typing import Annotated, Any, Literal, Self, TypeAlias, get_args
+
+from pydantic import BaseModel, ConfigDict, Field, ValidationError, model_validator
+
+from capcsim.errors import ScenarioError
+
+Count: TypeAlias = Annotated[int, Field(ge=1, strict=True)]
+Positive: TypeAlias = Annotated[float, Field(gt=0, allow_inf_nan=False, strict=True)]
+NotNegative: TypeAlias = Annotated[float, Field(ge=0, allow_inf_nan=False, strict=True)]
+Probability: TypeAlias = Annotated[float, Field(ge=0, lt=1, strict=True)]
+ModelKind: TypeAlias = Literal["logistic", "mlp", "cryptonet-relu"]
+
+
+class Section(BaseModel):
+    """A part of a scenario: unknown keys are errors, and nothing changes after reading."""
+
+    model_config = ConfigDict(extra="forbid", frozen=True)
+
+
+class Data(Section):
+    """Where the samples come from and how many each party gets."""
+
+    source: Literal["digits", "breast_cancer", "npz"]
+    path: Path | None = Field(None, description="an npz file with arrays x and y; only for source npz")
+    partition: Literal["uniform"] = "uniform"
+    train_per_party: Count = Field(description="labelled samples that each party owns")
+    pool_per_querier: Count = Field(description="unlabelled samples that each querying party may ask about")
+    evaluation: Count = Field(description="samples kept apart to measure accuracy")
+
+
+class Parties(Section):
+    """Who takes part. Parties 0 to queriers - 1 ask; every party answers the others."""
+
+    count: Annotated[int, Field(ge=2, strict=True)]
+    queriers: Count = 1
+    virtual_per_party: Count = Field(1, description="disjoint shards, each with a model and a vote of its own")
+
+
+class Models(Section):
+    """What the parties train; kinds are dealt out to the parties in turn."""
+
+    kinds: Annotated[tuple[ModelKind, ...], Field(min_length=1)] = ("logistic",)
+    hidden: Annotated[tuple[Count, ...], Field(min_length=1)] = (32,)
+    epochs: Count = 150
+    batch_size: Count = 64
+    learning_rate: Positive = 0.01
+    weight_decay: NotNegative = 1e-3
+
+
+class Queries(Section):
+    """What a querying party asks, and how it sends it."""
+
+    selection: Literal["random", "entropy"] = "random"
+    per_querier: Count = Field(description="labels that a querying party wants")
+    batch: Count = Field(10, description="queries that travel together")
+    in_flight: Count = Field(1, description="batches of one querying party under way at once")
+
+
+class Privacy(Section):
+    """The noise, the budget, and who shares it."""
+
+    mechanism: Literal["gnmax", "lnmax"] = "gnmax"
+    sigma: Positive | None = Field(None, description="discrete Gaussian noise, in votes; for gnmax")
+    scale: Positive | None = Field(None, description="discrete Laplace noise, in votes; for lnmax")
+    epsilon: Positive
+    delta: Annotated[float, Field(gt=0, lt=1, strict=True)]
+    noise: Literal["real", "simulation"] = Field("real", description="simulation: seeded, protects nobody")
+    analysis: Literal["data-independent"] = "data-independent"
+    budget_scope: Literal["querier", "coalition"] = "querier"
+    unit: Literal["party", "record"] = Field("party", description="what epsilon protects")
+
+
+class Protocol(Section):
+    """Which cryptography, how much of it really runs, and who must answer."""
+
+    backend: str = "plaintext"
+    execute: Literal["all", "sample", "none"] = "sample"
+    samples: Annotated[int, Field(ge=5, strict=True)] = Field(5, description="executions of each stratum")
+    quorum: Annotated[float, Field(gt=0, le=1, strict=True)] = Field(
+        1.0, description="share of the votes that must have arrived by the deadline"
+    )
+    deadline_s: Positive | None = Field(None, description="how long the privacy guardian waits for a batch")
+
+
+class Access(Section):
+    """One machine's access link."""
+
+    up_bps: Positive
+    down_bps: Positive
+
+
+class Network(Section):
+    """Access links of parties and guardian, and the one-way latency between any two machines."""
+
+    latency_s: NotNegative
+    party: Access
+    guardian: Access
+
+
+class Machine(Section):
+    """A machine's cores, each `speed` times as fast as the one on which transcripts were measured."""
+
+    cores: Count
+    speed: Positive = 1.0
+
+
+class Machines(Section):
+    """What the parties and the guardian compute on."""
+
+    party: Machine
+    guardian: Machine
+    parties_per_machine: Count = 1
+
+
+class Faults(Section):
+    """What goes wrong."""
+
+    drop_probability: Probability = Field(0.0, description="that a party does not answer a batch")
+
+
+class Prices(Section):
+    """What the simulated resources cost."""
+
+    currency: str = "EUR"
+    per_core_hour: NotNegative = 0.0
+    per_gb_sent: NotNegative = 0.0
+
+
+class Scenario(Section):
+    """One experiment, complete."""
+
+    title: str
+    seed: Annotated[int, Field(ge=0, lt=1 << 63, strict=True)] = 0
+    data: Data
+    parties: Parties
+    models: Models = Models()
+    queries: Queries
+    privacy: Privacy
+    protocol: Protocol = Protocol()
+    network: Network
+    machines: Machines
+    faults: Faults = Faults()
+    prices: Prices = Prices()
+
+    @property
+    def voters(self) -> int:
+        """Models that exist, virtual ones included."""
+        return self.parties.count * self.parties.virtual_per_party
+
+    @model_validator(mode="after")
+    def _possible(self) -> Self:
+        """Combinations that cannot be run; each is a ScenarioError of its own."""
+        _check_parties(self)
+        _check_privacy(self)
+        _check_protocol(self)
+        return self
+
+
+def _check_parties(scenario: Scenario) -> None:
+    parties, data = scenario.parties, scenario.data
+    if parties.queriers > parties.count:
+        raise ScenarioError("parties.queriers", parties.queriers, f"at most parties.count = {parties.count}")
+    if parties.virtual_per_party > data.train_per_party:
+        allowed = f"at most data.train_per_party = {data.train_per_party}, one sample a shard"
+        raise ScenarioError("parties.virtual_per_party", parties.virtual_per_party, allowed)
+    if scenario.queries.per_querier > data.pool_per_querier:
+        allowed = f"at most data.pool_per_querier = {data.pool_per_querier}"
+        raise ScenarioError("queries.per_querier", scenario.queries.per_querier, allowed)
+    if (data.source == "npz") != (data.path is not None):
+        allowed = "a file for data.source = 'npz', and only for it"
+        raise ScenarioError("data.path", data.path and str(data.path), allowed)
+
+
+def _check_privacy(scenario: Scenario) -> None:
+    privacy = scenario.privacy
+    wanted, other = ("sigma", "scale") if privacy.mechanism == "gnmax" else ("scale", "sigma")
+    noise = getattr(privacy, wanted)
+    if noise is None:
+        raise ScenarioError(f"privacy.{wanted}", None, f"a number of votes above 0 for {privacy.mechanism}")
+    if getattr(privacy, other) is not None:
+        allowed = f"remove it: {privacy.mechanism} takes privacy.{wanted}"
+        raise ScenarioError(f"privacy.{other}", getattr(privacy, other), allowed)
+    room = (1 << 31) - scenario.voters
+    if 40 * noise >= room:
+        allowed = f"below {room / 40:.4g}: counts and noise must fit the ring of votes mod 2^32"
+        raise ScenarioError(f"privacy.{wanted}", noise, allowed)
+
+
+def _check_protocol(scenario: Scenario) -> None:
+    protocol = scenario.protocol
+    if protocol.execute == "none":
+        allowed = "'all' or 'sample'; running without any cryptography needs cost estimates, which do not exist yet"
+        raise ScenarioError("protocol.execute", "none", allowed)
+    if scenario.faults.drop_probability > 0 and protocol.deadline_s is None:
+        allowed = "a number of seconds, because faults.drop_probability > 0 and the guardian must not wait for ever"
+        raise ScenarioError("protocol.deadline_s", None, allowed)
+    if protocol.quorum < 1 and protocol.deadline_s is None:
+        allowed = "a number of seconds, because protocol.quorum < 1 says what is enough when time is up"
+        raise ScenarioError("protocol.deadline_s", None, allowed)
+
+
+def load_scenario(
+    name: str, overrides: Iterable[str] = (), *, seed: int | None = None, backend: str | None = None
+) -> Scenario:
+    """A scenario from a TOML file, or from the name of one that ships with capcsim.
+
+    `overrides` are "a.b=v" with v as in TOML (a bare word is a string). Raises ScenarioError.
+    """
+    path = find_scenario(name)
+    tree = _read_toml(path)
+    for override in overrides:
+        _set(tree, override)
+    if seed is not None:
+        tree["seed"] = seed
+    if backend is not None:
+        _set(tree, f"protocol.backend={backend}")
+    _anchor_data_path(tree, path.parent)
+    return parse_scenario(tree, source=path.name)
+
+
+def parse_scenario(tree: Mapping[str, Any], *, source: str = "") -> Scenario:
+    """A scenario from nested dictionaries; raises ScenarioError, naming `source`."""
+    try:
+        return Scenario.model_validate(tree)
+    except ValidationError as error:
+        raise _first(error, source) from None
+    except ScenarioError as error:
+        raise error.in_source(source) from None
+
+
+def shipped_scenarios() -> dict[str, Path]:
+    """The scenarios that ship with capcsim, by name."""
+    package = Path(str(files("capcsim")))
+    # An installed wheel carries them inside the package; a checkout has them beside it.
+    folder = package / "_scenarios" if (package / "_scenarios").is_dir() else package.parent / "scenarios"
+    return {path.stem: path for path in sorted(folder.glob("*.toml"))}
+
+
+def find_scenario(name: str) -> Path:
+    """The file that a name or path means; raises ScenarioError."""
+    shipped = shipped_scenarios()
+    if name in shipped:
+        return shipped[name]
+    path = Path(name)
+    if not path.exists():
+        raise ScenarioError("scenario", name, f"a TOML file, or one of {', '.join(shipped)}")
+    return path
+
+
+def _read_toml(path: Path) -> dict[str, Any]:
+    try:
+        return tomllib.loads(path.read_text(encoding="utf-8"))
+    except OSError as error:
+        raise ScenarioError("scenario", str(path), f"a readable file ({error.strerror})") from None
+    except (tomllib.TOMLDecodeError, UnicodeDecodeError) as error:
+        raise ScenarioError("scenario", str(path), f"a file in TOML ({error})") from None
+
+
+def _set(tree: dict[str, Any], override: str) -> None:
+    """Apply one "a.b=v" to the tree."""
+    key, separator, text = override.partition("=")
+    steps = key.strip().split(".")
+    if not separator or not all(steps):
+        raise ScenarioError("--set", override, "a.b=v, for example privacy.sigma=10")
+    try:
+        value = tomllib.loads(f"v = {text}")["v"]
+    except tomllib.TOMLDecodeError:
+        value = text.strip()
+    for step in steps[:-1]:
+        child = tree.setdefault(step, {})
+        if not isinstance(child, dict):
+            raise ScenarioError("--set", override, f"{step} is a value here, not a section")
+        tree = child
+    tree[steps[-1]] = value
+
+
+def _anchor_data_path(tree: dict[str, Any], folder: Path) -> None:
+    """A relative data.path is meant from the scenario's own folder."""
+    data = tree.get("data")
+    if isinstance(data, dict) and isinstance(data.get("path"), str):
+        data["path"] = str((folder / data["path"]).resolve())
+
+
+def _first(error: ValidationError, source: str) -> ScenarioError:
+    """The first of pydantic's complaints in our words, with the number of the others."""
+    details = error.errors()
+    detail = details[0]
+    path = [str(step) for step in detail["loc"]]
+    allowed = detail["msg"].replace("Input should", "must", 1)
+    value: object = detail["input"]
+    match detail["type"]:
+        case "extra_forbidden":
+            allowed = "no such key" + _suggestion(path)
+        case "missing":
+            value, allowed = None, "this key is required" + _meaning(path)
+        case "float_type" | "int_type" | "float_parsing" | "int_parsing":
+            allowed = ("a whole number" if "int" in detail["type"] else "a number") + _unit(path[-1])
+    if len(details) > 1:
+        allowed += f" (and {len(details) - 1} more)"
+    return ScenarioError(".".join(path), value, allowed, source=source)
+
+
+def _unit(key: str) -> str:
+    units = {"_s": "seconds", "_bps": "bits per second", "_bytes": "bytes"}
+    return next((f", in {unit}" for suffix, unit in units.items() if key.endswith(suffix)), "")
+
+
+def _section_at(path: list[str]) -> type[BaseModel] | None:
+    """The model that holds the last key of a path."""
+    section: type[BaseModel] = Scenario
+    for step in path[:-1]:
+        field = section.model_fields.get(step)
+        candidates = [] if field is None else [field.annotation, *get_args(field.annotation)]
+        found = [kind for kind in candidates if isinstance(kind, type) and issubclass(kind, BaseModel)]
+        if not found:
+            return None
+        section = found[0]
+    return section
+
+
+def _suggestion(path: list[str]) -> str:
+    section = _section_at(path)
+    known = list(section.model_fields) if section else []
+    close = difflib.get_close_matches(path[-1], known, n=1, cutoff=0.5)
+    if close:
+        return f"; did you mean {'.'.join([*path[:-1], close[0]])}?"
+    return f"; allowed here: {', '.join(known)}" if known else ""
+
+
+def _meaning(path: list[str]) -> str:
+    section = _section_at(path)
+    field = section.model_fields.get(path[-1]) if section else None
+    return f": {field.description}" if field and field.description else ""

@@ -1,0 +1,1 @@
+"""The event-driven world: machines, network, replay of transcripts, parties. SimPy lives here and nowhere else."""
