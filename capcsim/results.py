@@ -206,11 +206,9 @@ def _cost(outcome: Outcome) -> dict[str, Any]:
 
 def _busiest(simulated: Simulated) -> dict[str, Any]:
     """The core and the link with the highest utilisation: where to look for the bottleneck."""
-    cores = {
-        f"{name}, core {i}": use for name, uses in simulated.core_utilisation.items() for i, use in enumerate(uses)
-    }
-    core, link = max(cores, key=cores.__getitem__), max(simulated.link_utilisation.items(), key=lambda item: item[1])
-    return {"core": core, "core_utilisation": cores[core], "link": link[0], "link_utilisation": link[1]}
+    cores, links = simulated.core_utilisation, simulated.link_utilisation
+    core, link = max(cores, key=cores.__getitem__), max(links, key=links.__getitem__)
+    return {"core": core, "core_utilisation": cores[core], "link": link, "link_utilisation": links[link]}
 
 
 def _epsilon_curve(outcome: Outcome) -> dict[str, list[float | None]]:

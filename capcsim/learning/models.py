@@ -28,7 +28,8 @@ class Classifier(nn.Sequential):
         """int64[N]; the lowest class wins a tie."""
         with torch.no_grad():
             logits: NDArray[np.float32] = self(torch.from_numpy(x)).numpy()
-        return logits.argmax(axis=1).astype(np.int64)
+        labels: NDArray[np.int64] = logits.argmax(axis=1)
+        return labels
 
 
 def build_model(

@@ -121,9 +121,10 @@ def timeline(record: Record) -> Figure:
 def utilisation(record: Record) -> Figure:
     """The busiest cores and links over the whole run."""
     found = record.manifest["utilisation"]
-    cores = {f"{name}, core {i}": use for name, uses in found["cores"].items() for i, use in enumerate(uses)}
     figure = Figure(figsize=(10, 4.6), layout="constrained")
-    for axes, title, uses in zip(figure.subplots(1, 2), ("cores", "links"), (cores, found["links"]), strict=True):
+    for axes, title, uses in zip(
+        figure.subplots(1, 2), ("cores", "links"), (found["cores"], found["links"]), strict=True
+    ):
         top = sorted(uses.items(), key=lambda item: -item[1])[:MOST_BARS]
         axes.barh([name for name, _ in top], [100 * use for _, use in top], color=STRONG)
         axes.invert_yaxis()

@@ -14,14 +14,14 @@ Row = dict[str, Any]
 
 def new_table(title: str | None = None) -> Table:
     """An empty table in the style that all of ours have."""
-    return Table(title=title, title_justify="left", box=box.SIMPLE_HEAD, padding=(0, 1, 0, 0))
+    return Table(title=title, title_justify="left", box=box.SIMPLE_HEAD, show_edge=False, pad_edge=False)
 
 
 def summary(record: Record) -> RenderableType:
     """One row for each querying party, and under it what the figures rest on."""
     found: Row = record.manifest["summary"]
     table = new_table(found["title"])
-    table.add_column("querier")
+    table.add_column("querier", no_wrap=True)
     for column in ("labels", "label acc.", "before", "after", "gain", "epsilon", "simulated", "bytes"):
         table.add_column(column, justify="right", no_wrap=True)
     for row in found["queriers"]:

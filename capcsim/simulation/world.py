@@ -63,7 +63,7 @@ class Simulated:
     queries: list[QueryRow]
     log: Log
     makespan_s: float
-    core_utilisation: dict[str, list[float]]
+    core_utilisation: dict[str, float]
     link_utilisation: dict[str, float]
     sent_bytes: dict[str, int]
     core_s: float
@@ -245,7 +245,9 @@ class World:
             log=self._replayer.log,
             makespan_s=makespan_s,
             core_utilisation={
-                name: [busy_s / makespan_s for busy_s in machine.busy_s] for name, machine in machines.items()
+                f"{name}, core {core}": busy_s / makespan_s
+                for name, machine in machines.items()
+                for core, busy_s in enumerate(machine.busy_s)
             },
             link_utilisation={name: 8 * link.carried_bytes / (link.bps * makespan_s) for name, link in links.items()},
             sent_bytes=sent,
