@@ -36,6 +36,8 @@ class Journal:
             line, self._last = _line(TORN, self._last)
             self._write(b"\n" + line)
             self.entries.append(TORN)
+        elif self.entries and not path.read_bytes().endswith(b"\n"):
+            self._write(b"\n")
 
     def append(self, entry: Entry) -> None:
         """Write one entry; when this returns it is on disk."""
@@ -84,8 +86,7 @@ def _read(path: Path) -> tuple[list[Entry], str, bool]:
     entries: list[Entry] = []
     last, torn = "", False
     for number, line in enumerate(lines, start=1):
-        whole = number < len(lines)
-        entry = _checked(line, last) if whole else None
+        entry = _checked(line, last)
         if torn and entry != TORN:
             # Between a torn line and its acknowledgement there may only be acknowledgements cut short.
             if not _line(TORN, last)[0].startswith(line):
@@ -93,13 +94,13 @@ def _read(path: Path) -> tuple[list[Entry], str, bool]:
         elif entry is not None:
             entries.append(entry)
             last, torn = line.split(b" ", 1)[0].decode(), False
-        elif line or whole:
+        elif line or number < len(lines):
             torn = True
     return entries, last, torn
 
 
 def _checked(line: bytes, last: str) -> Entry | None:
-    """The entry of a whole line with the right checksum, else None."""
+    """The entry of a line with the right checksum, else None. Only its newline may be missing."""
     _, separator, body = line.partition(b" ")
     try:
         entry: Entry = json.loads(body) if separator else {}

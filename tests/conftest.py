@@ -1,0 +1,44 @@
+"""What all tests share: a transcript cache of their own, and small scenarios."""
+
+import copy
+import tomllib
+from collections.abc import Callable, Iterator
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+from capcsim.scenario import Scenario, parse_scenario, shipped_scenarios
+
+Tree = dict[str, Any]
+
+
+@pytest.fixture(scope="session", autouse=True)
+def own_cache(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Path]:
+    """No test reads or writes the user's measured transcripts."""
+    folder = tmp_path_factory.mktemp("cache")
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setenv("CAPCSIM_CACHE", str(folder))
+        yield folder
+
+
+@pytest.fixture(scope="session")
+def smoke_tree() -> Tree:
+    return tomllib.loads(shipped_scenarios()["smoke"].read_text())
+
+
+@pytest.fixture
+def scenario(smoke_tree: Tree) -> Callable[..., Scenario]:
+    """The smoke scenario with some keys changed: scenario({"privacy.sigma": 2.0})."""
+
+    def build(changes: Tree | None = None) -> Scenario:
+        tree = copy.deepcopy(smoke_tree)
+        for key, value in (changes or {}).items():
+            *sections, last = key.split(".")
+            target = tree
+            for section in sections:
+                target = target.setdefault(section, {})
+            target[last] = value
+        return parse_scenario(tree)
+
+    return build

@@ -1,0 +1,179 @@
+import json
+import subprocess
+import sys
+from collections.abc import Iterator
+from pathlib import Path
+
+import pytest
+
+from capcsim.errors import PrivacyBudgetExceeded, RecordError
+from capcsim.journal import read_journal
+from capcsim.privacy.accountant import Accountant
+from capcsim.privacy.ledger import BudgetScope, Ledger
+from capcsim.privacy.mechanisms import GNMax
+
+BUDGET = 3.0  # at sigma 7 and delta 1e-5: 12 labels
+
+
+def open_ledger(path: Path, scope: BudgetScope = BudgetScope.QUERIER, budget: float = BUDGET) -> Ledger:
+    return Ledger(path, Accountant(GNMax(7.0), 1e-5), budget, scope)
+
+
+@pytest.fixture
+def ledger(tmp_path: Path) -> Iterator[Ledger]:
+    found = open_ledger(tmp_path / "ledger.jsonl")
+    yield found
+    found.close()
+
+
+def spend_all(ledger: Ledger, querier: int) -> int:
+    """Reserve fresh draws until the ledger refuses; returns how many labels went through."""
+    for query in range(1000):
+        try:
+            ledger.reserve(querier, query, f"fresh {query}")
+        except PrivacyBudgetExceeded:
+            return query
+    raise AssertionError("the budget never ran out")
+
+
+def test_the_budget_is_used_up_and_never_passed(ledger: Ledger) -> None:
+    labels = spend_all(ledger, 0)
+    assert labels == ledger.accountant.affordable(BUDGET, at_most=1000) == ledger.charged(0)
+    assert ledger.epsilon(0) <= BUDGET < ledger.accountant.epsilon(labels + 1)
+
+
+def test_a_refusal_says_what_would_have_happened_and_changes_nothing(ledger: Ledger) -> None:
+    labels = spend_all(ledger, 0)
+    before = Path(ledger._journal.path).read_bytes()
+    with pytest.raises(PrivacyBudgetExceeded, match=rf"querier 0: label {labels + 1} would take epsilon to 3\."):
+        ledger.reserve(0, 999, "another draw")
+    assert Path(ledger._journal.path).read_bytes() == before
+    assert ledger.charged(0) == labels
+
+
+def test_each_querier_has_its_own_budget_or_all_share_one(tmp_path: Path) -> None:
+    own = open_ledger(tmp_path / "own.jsonl")
+    shared = open_ledger(tmp_path / "shared.jsonl", BudgetScope.COALITION)
+    assert spend_all(own, 0) == spend_all(own, 1)
+    assert spend_all(shared, 0) > 0
+    assert spend_all(shared, 1) == 0
+    assert own.epsilon_coalition() > BUDGET >= shared.epsilon_coalition()
+
+
+def test_the_same_draw_sent_again_is_one_charge_and_a_fresh_draw_another(ledger: Ledger) -> None:
+    ledger.reserve(0, 5, "a")
+    ledger.reserve(0, 5, "a")
+    assert ledger.charged(0) == 1
+    ledger.reserve(0, 5, "b")
+    assert ledger.charged(0) == 2
+
+
+def test_charges_outlive_the_process(ledger: Ledger) -> None:
+    for query in range(3):
+        ledger.reserve(1, query, str(query))
+    ledger.close()
+    again = open_ledger(Path(ledger._journal.path))
+    assert again.charged(1) == 3
+    assert again.charged(0) == 0
+    again.reserve(1, 2, "2")
+    assert again.charged(1) == 3
+
+
+@pytest.mark.parametrize(
+    ("scope", "budget"), [(BudgetScope.COALITION, BUDGET), (BudgetScope.QUERIER, BUDGET + 1)]
+)
+def test_a_ledger_kept_for_something_else_is_refused(ledger: Ledger, scope: BudgetScope, budget: float) -> None:
+    ledger.close()
+    with pytest.raises(RecordError, match="another budget or mechanism"):
+        open_ledger(Path(ledger._journal.path), scope, budget)
+
+
+def test_a_torn_line_is_a_charge_to_everybody(ledger: Ledger) -> None:
+    for query in range(3):
+        ledger.reserve(0, query, str(query))
+    ledger.close()
+    path = Path(ledger._journal.path)
+    path.write_bytes(path.read_bytes()[:-9])
+    again = open_ledger(path)
+    assert again.charged(0) == 3
+    assert again.charged(1) == 1
+    again.close()
+    assert open_ledger(path).charged(0) == 3
+
+
+KILLS = """
+import os, signal, sys
+from pathlib import Path
+from capcsim.privacy.accountant import Accountant
+from capcsim.privacy.ledger import BudgetScope, Ledger
+from capcsim.privacy.mechanisms import GNMax
+
+folder, write, sync = Path(sys.argv[1]), os.write, os.fsync
+Accountant(GNMax(7.0), 1e-5).affordable(3.0, at_most=64)  # computed once, before the forks
+
+def guardian(path, fatal_call, quarters, out):
+    calls = 0
+
+    def die_at_the_fatal_call(act):
+        nonlocal calls
+        calls += 1
+        if calls == fatal_call:
+            act()
+            os.kill(os.getpid(), signal.SIGKILL)
+
+    def writing(handle, data):
+        die_at_the_fatal_call(lambda: write(handle, data[: len(data) * quarters // 4]))
+        return write(handle, data)
+
+    def syncing(handle):
+        die_at_the_fatal_call(lambda: None)
+        sync(handle)
+
+    os.write, os.fsync = writing, syncing
+    ledger = Ledger(path, Accountant(GNMax(7.0), 1e-5), 3.0, BudgetScope.QUERIER)
+    for query in range(4):
+        ledger.reserve(0, query, f"draw {query}")
+        write(out, b"x")  # the label goes out only now
+
+for quarters in (0, 2, 4):
+    fatal_call, status = 0, -1
+    while status != 0:
+        fatal_call += 1
+        path = folder / f"{fatal_call}-{quarters}.jsonl"
+        back, out = os.pipe()
+        child = os.fork()
+        if child == 0:
+            guardian(path, fatal_call, quarters, out)
+            os._exit(0)
+        os.close(out)
+        released = b"".join(iter(lambda: os.read(back, 100), b""))
+        status = os.waitpid(child, 0)[1]
+        assert status in (0, signal.SIGKILL), status
+        print(path, len(released), flush=True)
+"""
+
+
+def test_kill_9_at_any_write_loses_no_charge(tmp_path: Path) -> None:
+    """Kill the guardian at each write and each sync in turn, with none, half or all of the line written."""
+    done = subprocess.run(
+        [sys.executable, "-c", KILLS, str(tmp_path)], capture_output=True, text=True, check=True, timeout=120
+    )
+    kills = [line.rsplit(" ", 1) for line in done.stdout.splitlines()]
+    assert len(kills) > 3 * 10, "too few kills to mean anything"
+    for path, count in kills:
+        ledger, released = open_ledger(Path(path)), int(count)
+        charged = ledger.charged(0)
+        assert released <= charged <= released + 1, path
+        assert spend_all(ledger, 0) + charged == 12, f"{path}: the budget was passed"
+        ledger.close()
+        open_ledger(Path(path)).close()
+    assert int(kills[-1][1]) == 4
+
+
+def test_the_file_is_lines_of_json_that_others_can_read(ledger: Ledger) -> None:
+    ledger.reserve(2, 4, "abc")
+    path = Path(ledger._journal.path)
+    bodies = [json.loads(line.split(" ", 1)[1]) for line in path.read_text().splitlines()]
+    assert bodies == read_journal(path)
+    assert bodies[0]["mechanism"] == {"name": "GNMax", "sigma": 7.0, "moved_votes": 1}
+    assert bodies[1] == {"kind": "reserve", "querier": 2, "query": 4, "draw": "abc"}

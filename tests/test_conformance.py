@@ -1,0 +1,133 @@
+"""Every installed backend of ours passes the kit, and the kit notices each broken promise."""
+
+from collections.abc import Callable
+from dataclasses import replace
+from typing import Any
+
+import numpy as np
+import pytest
+
+from capcsim import conformance, registry
+from capcsim.backend import Release, Scope, Shares
+from capcsim.crypto.shares import share
+from capcsim_plaintext import PlaintextBackend
+
+OURS = [name for name in registry.names() if registry.status(name).package == "capcsim"]
+
+
+@pytest.mark.parametrize("name", OURS)
+@pytest.mark.parametrize("check", conformance.CHECKS)
+def test_our_backends_conform(name: str, check: str) -> None:
+    conformance.CHECKS[check](registry.load(name))
+
+
+class WrongSecurity(PlaintextBackend):
+    capabilities = replace(PlaintextBackend.capabilities, security="military grade")
+
+
+class PublishesWeights(PlaintextBackend):
+    def prepare(self, model: Any, *, seed: int) -> Any:
+        prepared = super().prepare(model, seed=seed)
+        leaked = (*prepared.public.layers, str(prepared.private.layers[0].weight[0, 0]))
+        return replace(prepared, public=replace(prepared.public, layers=leaked))
+
+
+class TakesAnything(PlaintextBackend):
+    def prepare(self, model: Any, *, seed: int) -> Any:
+        return None
+
+
+class InfersWrongly(PlaintextBackend):
+    def infer(self, session: Any, x: Any) -> Any:
+        shares, transcript = super().infer(session, x)
+        values = shares.values.copy()
+        values[0, -1, 0] += np.uint64(1)
+        return replace(shares, values=values), transcript
+
+
+class ReferenceDependsOnBatch(PlaintextBackend):
+    def reference(self, prepared: Any, x: Any) -> Any:
+        return super().reference(prepared, x) + len(x)
+
+
+class RepeatsShares(PlaintextBackend):
+    def infer(self, session: Any, x: Any) -> Any:
+        _, transcript = super().infer(session, x)
+        public = session.prepared.public
+        values = self.reference(session.prepared, x).astype(np.uint64) & np.uint64((1 << public.ring_bits) - 1)
+        return Shares(np.stack([values, 0 * values]), public.ring_bits, public.fraction_bits), transcript
+
+
+class LastWinsTies(PlaintextBackend):
+    def argmax(self, session: Any, logits: Any) -> Any:
+        flipped, transcript = super().argmax(session, replace(logits, values=logits.values[:, :, ::-1]))
+        return replace(flipped, values=flipped.values[:, :, ::-1]), transcript
+
+
+class ForgetsTheNoise(PlaintextBackend):
+    def release(self, session: Any, querier_sum: Any, guardian_sum: Any, noise: Any) -> Any:
+        return super().release(session, querier_sum, guardian_sum, replace(noise, votes=0 * noise.votes))
+
+
+class IgnoresTheThreshold(PlaintextBackend):
+    def release(self, session: Any, querier_sum: Any, guardian_sum: Any, noise: Any) -> Any:
+        release, transcript = super().release(session, querier_sum, guardian_sum, replace(noise, threshold=None))
+        return Release(release.labels, np.ones_like(release.answered)), transcript
+
+
+class SwallowsNaN(PlaintextBackend):
+    def infer(self, session: Any, x: Any) -> Any:
+        return super().infer(session, np.nan_to_num(x))
+
+
+class SharesTooMuchWork(PlaintextBackend):
+    def infer(self, session: Any, x: Any) -> Any:
+        shares, transcript = super().infer(session, x)
+        last = replace(transcript[-1], scope=Scope.QUERY)
+        return shares, (*transcript[:-1], last)
+
+
+class WaitsForTheFuture(PlaintextBackend):
+    def infer(self, session: Any, x: Any) -> Any:
+        shares, transcript = super().infer(session, x)
+        return shares, (replace(transcript[0], after=(len(transcript) - 1,)), *transcript[1:])
+
+
+class ClosesOnce(PlaintextBackend):
+    closed = False
+
+    def close(self) -> None:
+        if self.closed:
+            raise OSError("closed already")
+        self.closed = True
+
+
+class VotesInAnotherRing(PlaintextBackend):
+    def argmax(self, session: Any, logits: Any) -> Any:
+        votes, transcript = super().argmax(session, logits)
+        return Shares(share(np.eye(votes.values.shape[2], dtype=np.int64)[:1], 16), 16, 0), transcript
+
+
+@pytest.mark.parametrize(
+    ("broken", "check"),
+    [
+        (WrongSecurity, "capabilities are declared"),
+        (PublishesWeights, "prepare publishes no weight"),
+        (TakesAnything, "prepare refuses what it cannot do"),
+        (InfersWrongly, "infer equals reference"),
+        (ReferenceDependsOnBatch, "reference does not depend on the batch"),
+        (RepeatsShares, "shares are fresh"),
+        (LastWinsTies, "argmax is one hot with the lowest index on ties"),
+        (VotesInAnotherRing, "argmax is one hot with the lowest index on ties"),
+        (ForgetsTheNoise, "release is the noisy argmax"),
+        (IgnoresTheThreshold, "release is the noisy argmax"),
+        (SwallowsNaN, "bad inputs are refused"),
+        (SharesTooMuchWork, "transcripts are well formed"),
+        (WaitsForTheFuture, "transcripts are well formed"),
+        (ClosesOnce, "close can be repeated"),
+    ],
+)
+def test_the_kit_notices(broken: Callable[[], Any], check: str) -> None:
+    failed = {result.name: result.detail for result in conformance.run_checks(broken()) if not result.passed}
+    assert check in failed
+    assert failed[check]

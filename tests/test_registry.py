@@ -1,0 +1,155 @@
+"""Backends by entry point, with a third party's package that is really built and installed."""
+
+import json
+import os
+import subprocess
+import sys
+from collections.abc import Iterator
+from pathlib import Path
+
+import pytest
+
+from capcsim import registry
+from capcsim.errors import BackendNotFound, BackendUnavailable
+
+PYPROJECT = """
+[build-system]
+requires = ["hatchling"]
+build-backend = "hatchling.build"
+[project]
+name = "{name}"
+version = "0.3"
+[project.entry-points."capcsim.backends"]
+{entries}
+[tool.hatch.build.targets.wheel]
+packages = ["{module}"]
+"""
+
+# A backend that only infers: it brings neither argmax nor release.
+TINY = """
+from dataclasses import replace
+import numpy as np
+from capcsim.backend import Shares, Role, Step
+from capcsim.crypto.programs import Recv, Send, run_local
+from capcsim.crypto.shares import share
+from capcsim.crypto.voting import Voting
+from capcsim_plaintext import PlaintextBackend
+
+class Tiny(Voting):
+    name = "tiny"
+    capabilities = replace(PlaintextBackend.capabilities, leaks={})
+    def __init__(self): self._plain = PlaintextBackend()
+    def prepare(self, model, *, seed): return self._plain.prepare(model, seed=seed)
+    def reference(self, prepared, x): return self._plain.reference(prepared, x)
+    def open(self, querier, prepared): return prepared, ()
+    def infer(self, session, x):
+        logits = share(self.reference(session, x), session.public.ring_bits)
+        def querier():
+            yield Send(x.tobytes())
+            yield Recv()
+        def answerer():
+            yield Recv()
+            yield Send(logits[0].tobytes())
+        _, transcript = run_local((Role.QUERIER, Role.ANSWERER), (querier(), answerer()), step=Step.INFER)
+        return Shares(logits, session.public.ring_bits, session.public.fraction_bits), transcript
+    def close(self): pass
+
+class Needy(Tiny):
+    name = "needy"
+    capabilities = replace(Tiny.capabilities, needs=("numpy", "a_module_that_is_not_there"))
+
+class Incomplete:
+    name = "incomplete"
+    capabilities = Tiny.capabilities
+"""
+
+
+def install(folder: Path, name: str, module: str, entries: str, source: str) -> Path:
+    """Build and install a package for good into a folder of its own."""
+    project, target = folder / name, folder / "site"
+    (project / module).mkdir(parents=True)
+    (project / "pyproject.toml").write_text(PYPROJECT.format(name=name, module=module, entries=entries))
+    (project / module / "__init__.py").write_text(source)
+    command = [sys.executable, "-m", "pip", "install", "-q", "--no-deps", "--no-build-isolation", "--no-index"]
+    subprocess.run([*command, "--target", str(target), str(project)], check=True, capture_output=True)
+    return target
+
+
+@pytest.fixture(scope="module")
+def site(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    folder = tmp_path_factory.mktemp("third-party")
+    entries = "\n".join(
+        [
+            'tiny = "tiny_backend:Tiny"',
+            'needy = "tiny_backend:Needy"',
+            'incomplete = "tiny_backend:Incomplete"',
+            'broken = "tiny_backend.nothing:Nothing"',
+        ]
+    )
+    return install(folder, "tiny-backend", "tiny_backend", entries, TINY)
+
+
+@pytest.fixture
+def third_party(site: Path, monkeypatch: pytest.MonkeyPatch) -> Iterator[None]:
+    monkeypatch.syspath_prepend(str(site))
+    return iter(())
+
+
+def test_plaintext_is_found_like_any_other() -> None:
+    status = registry.status("plaintext")
+    assert status.available
+    assert status.package == "capcsim"
+    assert registry.load("plaintext").name == "plaintext"
+
+
+def test_an_unknown_backend_lists_the_known_ones() -> None:
+    with pytest.raises(BackendNotFound, match=r"no backend is called 'seal'; installed: .*plaintext"):
+        registry.load("seal")
+
+
+def test_a_third_party_backend_loads(third_party: None) -> None:
+    assert "tiny" in registry.names()
+    status = registry.status("tiny")
+    assert (status.package, status.version, status.available) == ("tiny-backend", "0.3", True)
+    assert registry.load("tiny").name == "tiny"
+
+
+@pytest.mark.parametrize(
+    ("name", "says"),
+    [
+        ("needy", "a_module_that_is_not_there cannot be imported; mend it with: pip install tiny-backend"),
+        ("incomplete", "it lacks argmax, close, infer, open, prepare, reference, release; a backend that only infers"),
+        ("broken", "ModuleNotFoundError"),
+    ],
+)
+def test_a_backend_that_cannot_be_used_says_what_is_missing(third_party: None, name: str, says: str) -> None:
+    with pytest.raises(BackendUnavailable, match=says):
+        registry.load(name)
+    assert name in registry.names()
+
+
+def test_two_packages_with_one_name_are_refused(
+    third_party: None, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    other = install(tmp_path, "other-backend", "other_backend", 'tiny = "other_backend:Other"', "class Other: pass")
+    monkeypatch.syspath_prepend(str(other))
+    with pytest.raises(BackendUnavailable, match="other-backend and tiny-backend both offer it"):
+        registry.load("tiny")
+
+
+def test_a_third_party_backend_runs_the_main_job(site: Path, tmp_path: Path) -> None:
+    command = [sys.executable, "-m", "capcsim", "run", "smoke", "--backend", "tiny", "--json", "-o", str(tmp_path / "r")]
+    environment = {**os.environ, "PYTHONPATH": str(site)}
+    done = subprocess.run(command, capture_output=True, text=True, env=environment, check=False)
+    assert done.returncode == 0, done.stderr
+    summary = json.loads(done.stdout)
+    assert summary["backend"] == "tiny"
+    assert summary["argmax"] == "ideal functionality in the clear"
+    assert all(row["labels_bought"] == 7 for row in summary["queriers"])
+
+
+def test_missing_requirements_are_named(monkeypatch: pytest.MonkeyPatch) -> None:
+    assert registry.missing_requirements() == ()
+    present = registry._installed
+    monkeypatch.setattr(registry, "_installed", lambda text: not text.startswith("tenseal") and present(text))
+    assert [text.partition(">")[0] for text in registry.missing_requirements()] == ["tenseal"]
