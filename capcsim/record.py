@@ -42,7 +42,8 @@ class Record:
             record = cls.load(folder)
             record._check_resumable(scenario)
             return record
-        if folder.exists() and any(folder.iterdir()):
+        # A run that was killed at once leaves a file that begins with a dot, and nothing that counts.
+        if folder.exists() and any(not path.name.startswith(".") for path in folder.iterdir()):
             raise RecordError(f"{folder}: holds files but no manifest.json; choose an empty or new directory")
         try:
             folder.mkdir(parents=True, exist_ok=True)

@@ -124,10 +124,13 @@ class _Run:
     def train(self) -> None:
         """Every shard's model, and each querying party's own model on all that it has."""
         parties, virtual = self.scenario.parties, self.scenario.parties.virtual_per_party
-        owners = [party for party in range(parties.count) for _ in range(virtual)]
-        tasks = [self._task(party, rows, voter) for voter, (party, rows) in enumerate(self._shards())]
-        if virtual > 1:
-            tasks += [self._task(querier, self.parts.owned(querier)) for querier in range(parties.queriers)]
+        if virtual == 1:
+            owners = list(range(parties.count))
+            tasks = [self._task(party) for party in owners]
+        else:
+            owners = [party for party in range(parties.count) for _ in range(virtual)]
+            tasks = [self._task(party, shard) for party in range(parties.count) for shard in range(virtual)]
+            tasks += [self._task(querier) for querier in range(parties.queriers)]
         models = self._train(tasks, "training")
         for index, (party, model) in enumerate(zip(owners, models, strict=False)):
             prepared = self.backend.prepare(model, seed=self.seeds.integer("prepare", index))
@@ -209,18 +212,16 @@ class _Run:
             ledger=ledger,
         )
 
-    def _shards(self) -> list[tuple[int, NDArray[np.int64]]]:
-        return [(party, rows) for party, shards in enumerate(self.parts.shards) for rows in shards]
-
-    def _task(self, party: int, rows: NDArray[np.int64], voter: int = -1) -> TrainingTask:
-        kinds = self.scenario.models.kinds
-        seed = self.seeds.integer("train", party, voter + 1)
-        data = self.dataset
+    def _task(self, party: int, shard: int | None = None) -> TrainingTask:
+        """Train on one shard of a party, or on all that it owns."""
+        kinds, data = self.scenario.models.kinds, self.dataset
+        rows = self.parts.owned(party) if shard is None else self.parts.shards[party][shard]
+        seed = self.seeds.integer("train", party, 0 if shard is None else shard + 1)
         return TrainingTask(kinds[party % len(kinds)], data.x[rows], data.y[rows], data.classes, seed)
 
     def _retraining(self, querier: int, simulated: Simulated) -> TrainingTask:
         """The querying party's own samples and the queries that it bought a label for (paper, section 4.2)."""
-        own = self._task(querier, self.parts.owned(querier))
+        own = self._task(querier)
         queries, labels = simulated.bought(querier)
         x = np.concatenate([own.x, self.dataset.x[self.asked[querier][queries]]])
         return TrainingTask(own.kind, x, np.concatenate([own.y, labels]), own.classes, own.seed)

@@ -138,7 +138,18 @@ def test_two_packages_with_one_name_are_refused(
 
 
 def test_a_third_party_backend_runs_the_main_job(site: Path, tmp_path: Path) -> None:
-    command = [sys.executable, "-m", "capcsim", "run", "smoke", "--backend", "tiny", "--json", "-o", str(tmp_path / "r")]
+    command = [
+        sys.executable,
+        "-m",
+        "capcsim",
+        "run",
+        "smoke",
+        "--backend",
+        "tiny",
+        "--json",
+        "-o",
+        str(tmp_path / "r"),
+    ]
     environment = {**os.environ, "PYTHONPATH": str(site)}
     done = subprocess.run(command, capture_output=True, text=True, env=environment, check=False)
     assert done.returncode == 0, done.stderr

@@ -51,7 +51,18 @@ def test_a_data_path_is_meant_from_the_scenarios_folder(tmp_path: Path) -> None:
 
 def test_the_schema_names_every_section() -> None:
     schema = Scenario.model_json_schema()
-    sections = {"data", "parties", "models", "queries", "privacy", "protocol", "network", "machines", "faults", "prices"}
+    sections = {
+        "data",
+        "parties",
+        "models",
+        "queries",
+        "privacy",
+        "protocol",
+        "network",
+        "machines",
+        "faults",
+        "prices",
+    }
     assert sections <= set(schema["properties"])
     assert json.loads(json.dumps(schema)) == schema
 
@@ -70,7 +81,11 @@ BAD: list[tuple[str, dict[str, Any], str]] = [
     ("one party", {"parties.count": 1}, r"parties\.count = 1: must be greater than or equal to 2"),
     ("no querier", {"parties.queriers": 0}, r"parties\.queriers = 0: must be greater"),
     ("more queriers than parties", {"parties.queriers": 9}, r"parties\.queriers = 9: at most parties\.count = 8"),
-    ("negative latency", {"network.latency_s": -0.1}, r"network\.latency_s = -0\.1: must be greater than or equal to 0"),
+    (
+        "negative latency",
+        {"network.latency_s": -0.1},
+        r"network\.latency_s = -0\.1: must be greater than or equal to 0",
+    ),
     ("no bandwidth", {"network.party.down_bps": 0}, r"network\.party\.down_bps = 0: must be greater than 0"),
     ("no noise", {"privacy.sigma": 0}, r"privacy\.sigma = 0: must be greater than 0"),
     ("noise that is no number", {"privacy.sigma": float("nan")}, r"privacy\.sigma = nan: must be a finite number"),

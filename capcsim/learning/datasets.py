@@ -2,6 +2,7 @@
 
 from dataclasses import dataclass
 from pathlib import Path
+from zipfile import BadZipFile, is_zipfile
 
 import numpy as np
 from numpy.typing import NDArray
@@ -61,7 +62,9 @@ def _breast_cancer() -> Dataset:
 def _npz(path: Path) -> Dataset:
     """Arrays x and y, or x_train, y_train, x_test, y_test (and val), which are put together."""
     try:
-        with np.load(path, allow_pickle=False) as arrays:
+        if not is_zipfile(path):
+            raise _bad(path, "an npz file, which numpy.savez writes" if path.exists() else "a readable npz file")
+        with path.open("rb") as file, np.load(file, allow_pickle=False) as arrays:
             parts = [name for name in ("", "_train", "_val", "_test") if f"x{name}" in arrays.files]
             if not parts or any(f"y{name}" not in arrays.files for name in parts):
                 raise _bad(path, f"arrays x and y, or x_train and y_train; it holds {', '.join(arrays.files)}")
@@ -69,8 +72,10 @@ def _npz(path: Path) -> Dataset:
             y = np.concatenate([arrays[f"y{name}"] for name in parts])
     except OSError as error:
         raise _bad(path, f"a readable npz file ({error.strerror or error})") from None
-    except (ValueError, EOFError) as error:
+    except (ValueError, EOFError, BadZipFile) as error:
         raise _bad(path, f"an npz file of plain arrays ({error})") from None
+    if len(x) == 0:
+        raise _bad(path, "at least one sample; there is no sample in it")
     return Dataset(path.stem, _features(path, x), *_labels(path, y, len(x)))
 
 

@@ -14,7 +14,9 @@ Row = dict[str, Any]
 
 def new_table(title: str | None = None) -> Table:
     """An empty table in the style that all of ours have."""
-    return Table(title=title, title_justify="left", box=box.SIMPLE_HEAD, show_edge=False, pad_edge=False, padding=(0, 1, 0, 0))
+    return Table(
+        title=title, title_justify="left", box=box.SIMPLE_HEAD, show_edge=False, pad_edge=False, padding=(0, 1, 0, 0)
+    )
 
 
 def summary(record: Record) -> RenderableType:

@@ -43,9 +43,7 @@ def test_a_node_waits_for_what_it_needs_and_for_no_more() -> None:
         return set(transcript[index].after).union(*(needs(i) for i in transcript[index].after))
 
     assert question in needs(answer)
-    last_of_querier = max(
-        i for i, n in enumerate(transcript) if isinstance(n, Compute) and n.role is Role.QUERIER
-    )
+    last_of_querier = max(i for i, n in enumerate(transcript) if isinstance(n, Compute) and n.role is Role.QUERIER)
     assert {question, answer} <= needs(last_of_querier)
     assert all(i not in needs(question) for i, n in enumerate(transcript) if getattr(n, "role", 0) is Role.ANSWERER)
 

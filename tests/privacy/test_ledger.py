@@ -79,9 +79,7 @@ def test_charges_outlive_the_process(ledger: Ledger) -> None:
     assert again.charged(1) == 3
 
 
-@pytest.mark.parametrize(
-    ("scope", "budget"), [(BudgetScope.COALITION, BUDGET), (BudgetScope.QUERIER, BUDGET + 1)]
-)
+@pytest.mark.parametrize(("scope", "budget"), [(BudgetScope.COALITION, BUDGET), (BudgetScope.QUERIER, BUDGET + 1)])
 def test_a_ledger_kept_for_something_else_is_refused(ledger: Ledger, scope: BudgetScope, budget: float) -> None:
     ledger.close()
     with pytest.raises(RecordError, match="another budget or mechanism"):

@@ -9,9 +9,7 @@ from hypothesis import strategies as st
 from capcsim.simulation.network import Link, Network, _Flow, max_min_rates_bps
 
 
-def arrivals(
-    sends: list[tuple[float, Link, Link, int]], latency_s: float = 0.0
-) -> list[float]:
+def arrivals(sends: list[tuple[float, Link, Link, int]], latency_s: float = 0.0) -> list[float]:
     """When each message (start, uplink, downlink, bytes) has arrived."""
     env = simpy.Environment()
     network = Network(env, latency_s)
@@ -82,9 +80,7 @@ def test_rates_are_max_min_fair(ups: list[float], downs: list[float], pairs: lis
     """No link is overfull, and each flow has a full link on which no other flow is faster."""
     up_links, down_links = ([Link(str(i), bps) for i, bps in enumerate(side)] for side in (ups, downs))
     event = simpy.Environment().event()
-    flows = [
-        _Flow(up_links[a % len(ups)], down_links[b % len(downs)], 1.0, 0.0, event) for a, b in pairs
-    ]
+    flows = [_Flow(up_links[a % len(ups)], down_links[b % len(downs)], 1.0, 0.0, event) for a, b in pairs]
     rates = np.array(max_min_rates_bps(flows))
     assert (rates > 0).all()
     for flow, rate in zip(flows, rates, strict=True):

@@ -1,0 +1,126 @@
+"""Real executions of the plaintext backend: the sample, the cache, and what it notices."""
+
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import pytest
+import torch
+
+from capcsim.backend import VOTE_RING_BITS, Step
+from capcsim.costs.cache import TranscriptCache
+from capcsim.costs.measure import Agreement, Bench, MeasuredCosts, Pair, group, stratum
+from capcsim.crypto.shares import reconstruct
+from capcsim.errors import ConformanceError
+from capcsim.privacy.mechanisms import GNMax
+from capcsim.protocol import Voter, share_votes
+from capcsim.seeds import Seeds
+from capcsim_plaintext import PlaintextBackend
+
+SIZES = [[3, 3, 1]]
+
+
+def models(backend: Any) -> list[Voter]:
+    """Four voters of two architectures; the first belongs to the querying party."""
+    torch.manual_seed(0)
+    hidden = [torch.nn.Linear(5, 4), torch.nn.ReLU(), torch.nn.Linear(4, 3)]
+    nets = [torch.nn.Sequential(torch.nn.Linear(5, 3)) for _ in range(3)] + [torch.nn.Sequential(*hidden)]
+    return [Voter(i, i, backend.prepare(net, seed=0)) for i, net in enumerate(nets)]
+
+
+def bench(backend: Any, cache: TranscriptCache, seed: int = 0) -> tuple[Bench, list[Pair], Any]:
+    voters = models(backend)
+    x = np.random.default_rng(0).normal(0, 1, (7, 5)).astype(np.float32)
+    votes = np.stack([share_votes(backend.reference(voter.prepared, x)) for voter in voters], axis=1)
+    votes[:, 0] = 0
+    batches = [range(0, 3), range(3, 6), range(6, 7)]
+    pairs = [Pair(0, number, rows, voter) for number, rows in enumerate(batches) for voter in voters[1:]]
+    made = Bench(backend, [x], [votes], GNMax(7.0), samples=5, seeds=Seeds(seed), cache=cache)
+    return made, pairs, votes
+
+
+@pytest.fixture(autouse=True)
+def empty_cache(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setenv("CAPCSIM_CACHE", str(tmp_path))
+
+
+def measured(seed: int = 0, *, reading: bool = True) -> Bench:
+    backend = PlaintextBackend()
+    made, pairs, _ = bench(backend, TranscriptCache(backend, reading=reading), seed)
+    made.sample(pairs, lambda _: None)
+    made.guardian(pairs, lambda _: None)
+    return made
+
+
+def test_every_stratum_has_five_samples_the_partial_batch_too() -> None:
+    result = measured().result
+    backend = PlaintextBackend()
+    groups = {group(voter.prepared.public) for voter in models(backend)}
+    assert len(groups) == 2
+    for name in groups:
+        for step in (Step.SETUP, Step.INFER, Step.ARGMAX, Step.AGGREGATE):
+            for size in (3, 1):
+                assert len(result.samples[stratum(step, name, size)]) == 5
+    for step in (Step.SETUP, Step.AGGREGATE, Step.RELEASE):
+        assert len(result.samples[stratum(step, "guardian", 1)]) == 5
+
+
+def test_real_votes_were_compared_and_agree() -> None:
+    agreement = measured().result.agreement
+    assert agreement.pairs == 4 * 6  # four strata, a warm-up and five samples each
+    assert agreement.votes > agreement.pairs
+    assert agreement.disagreements == 0
+
+
+def test_a_second_bench_takes_everything_from_the_cache_and_measure_ignores_it() -> None:
+    first, second, third = measured(), measured(), measured(reading=False)
+    assert second.result.samples == first.result.samples
+    assert second.result.agreement.pairs == 0
+    assert second.result.reused_strata == len(second.result.samples)
+    assert third.result.agreement.pairs == first.result.agreement.pairs
+    assert third.result.samples != first.result.samples
+
+
+def test_another_source_or_backend_does_not_find_the_transcripts(monkeypatch: pytest.MonkeyPatch) -> None:
+    measured()
+    monkeypatch.setattr("capcsim.costs.cache._digest", lambda modules: "another source")
+    assert measured().result.reused_strata == 0
+
+
+def test_executing_every_pair_keeps_its_own_transcripts_and_votes() -> None:
+    backend = PlaintextBackend()
+    made, pairs, votes = bench(backend, TranscriptCache(backend))
+    before = votes.copy()
+    made.execute(pairs, lambda _: None)
+    assert len(made.result.own) == 2 * len(pairs)
+    assert not np.array_equal(votes, before)
+    assert np.array_equal(reconstruct(votes, VOTE_RING_BITS), reconstruct(before, VOTE_RING_BITS))
+    costs = MeasuredCosts(made.result, SIZES, Seeds(0))
+    assert costs.pair(Step.INFER, 0, 1, pairs[3].voter) is made.result.own[Step.INFER, 0, 1, pairs[3].voter.index]
+
+
+def test_the_world_draws_samples_by_the_seed() -> None:
+    result, voter = measured().result, models(PlaintextBackend())[1]
+    sizes = [[3] * 40]
+    first, again, other = (MeasuredCosts(result, sizes, Seeds(seed)) for seed in (1, 1, 2))
+    draws = [[costs.pair(Step.INFER, 0, b, voter) for b in range(40)] for costs in (first, again, other)]
+    assert draws[0] == draws[1] != draws[2]
+    assert len({id(transcript) for transcript in draws[0]}) == 5
+
+
+class Wrong(PlaintextBackend):
+    def reference(self, prepared: Any, x: Any) -> Any:
+        return super().reference(prepared, x) + 1
+
+
+def test_an_exact_backend_that_differs_from_its_reference_is_refused() -> None:
+    backend = Wrong()
+    made, pairs, _ = bench(backend, TranscriptCache(backend))
+    with pytest.raises(ConformanceError, match="infer differs from reference at querier 0, batch"):
+        made.sample(pairs, lambda _: None)
+
+
+@pytest.mark.parametrize(("votes", "wrong", "bound"), [(0, 0, None), (59, 0, 0.0495), (100, 1, 0.0466), (10, 10, 1.0)])
+def test_the_upper_bound_is_clopper_pearsons(votes: int, wrong: int, bound: float | None) -> None:
+    found = Agreement(0, votes, wrong).upper_bound()
+    assert found == (None if bound is None else pytest.approx(bound, abs=1e-4))

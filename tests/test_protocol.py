@@ -1,0 +1,218 @@
+"""Steps 2 and 3 over hand-made votes: who is counted, what is charged, what is released."""
+
+from collections.abc import Callable, Iterator
+from contextlib import ExitStack, closing
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import pytest
+from hypothesis import given
+from hypothesis import strategies as st
+
+from capcsim.backend import VOTE_RING_BITS, Prepared, PublicModel, Role, Step
+from capcsim.crypto.programs import run_local
+from capcsim.crypto.shares import reconstruct, share
+from capcsim.errors import InputError
+from capcsim.journal import Journal
+from capcsim.privacy.accountant import Accountant
+from capcsim.privacy.ledger import BudgetScope, Ledger
+from capcsim.privacy.mechanisms import GNMax
+from capcsim.protocol import (
+    Collaboration,
+    NoiseSource,
+    RealNoise,
+    SimulatedNoise,
+    Voter,
+    answer,
+    count_programs,
+    share_votes,
+    submit_programs,
+    sum_shares,
+)
+from capcsim.seeds import Seeds
+from capcsim_plaintext import PlaintextBackend
+
+PARTIES, CLASSES, QUERIES = 6, 4, 5
+PUBLIC = PublicModel((), (1,), CLASSES, 37, 24)
+VOTERS = [Voter(index, index // 2, Prepared(PUBLIC, None)) for index in range(2 * PARTIES)]  # two models a party
+Build = Callable[..., Collaboration]
+
+
+class NoNoise:
+    """Makes labels a function of the votes."""
+
+    def name(self, querier: int, query: int, counted: Any) -> str:
+        return f"{querier} {query} {counted}"
+
+    def draw(self, name: str, querier: int, query: int, classes: int) -> Any:
+        return np.zeros(classes, np.int64)
+
+
+def one_hot(votes: list[list[int]]) -> Any:
+    """Shares uint64[2, V, n, C] of the votes given by voter and query."""
+    return share(np.eye(CLASSES, dtype=np.int64)[np.array(votes)], VOTE_RING_BITS)
+
+
+@pytest.fixture
+def build(tmp_path: Path) -> Iterator[Build]:
+    """A collaboration in which querying party 0 asks, on files that outlive it."""
+    with ExitStack() as stack:
+
+        def make(votes: Any, noise: NoiseSource | None = None, budget: float = 9.0, backend: Any = None) -> Any:
+            accountant = Accountant(GNMax(7.0), 1e-5)
+            ledger = Ledger(tmp_path / "ledger", accountant, budget, BudgetScope.QUERIER)
+            stack.enter_context(closing(ledger))
+            releases = stack.enter_context(Journal(tmp_path / "releases"))
+            noise = noise or NoNoise()
+            return Collaboration(VOTERS, [votes], ledger=ledger, noise=noise, releases=releases, backend=backend)
+
+        yield make
+
+
+def stop(collaboration: Collaboration) -> None:
+    """What a kill does to the files: nothing more is written to them."""
+    collaboration.ledger.close()
+    collaboration._journal.close()
+
+
+@given(st.data())
+def test_a_label_is_the_plurality_of_exactly_the_counted_set(data: st.DataObject) -> None:
+    votes = data.draw(st.lists(st.integers(0, CLASSES - 1), min_size=12, max_size=12))
+    counted = data.draw(st.sets(st.integers(2, 11), min_size=1))
+    shares = one_hot([[vote] for vote in votes])
+    counts = reconstruct(np.stack(sum_shares(shares[:, sorted(counted)])), VOTE_RING_BITS)[0]
+    expected = [sum(votes[voter] == c for voter in counted) for c in range(CLASSES)]
+    assert counts.tolist() == expected
+
+
+def test_a_late_party_changes_the_label(build: Build) -> None:
+    votes = [[0]] * 7 + [[1]] * 5
+    collaboration = build(one_hot(votes))
+    assert collaboration.aggregate(0, [0], range(2, 12)).labels.tolist() == [0]
+    assert collaboration.aggregate(0, [0], [2, 3, 9, 10, 11]).labels.tolist() == [1]
+
+
+@pytest.mark.parametrize("counted", [[], [0, 2, 3], [1, 4], [12]])
+def test_nobody_answers_its_own_query_and_strangers_do_not_count(build: Build, counted: list[int]) -> None:
+    collaboration = build(one_hot([[0]] * 12))
+    assert [voter.index for voter in collaboration.answering(0)] == list(range(2, 12))
+    with pytest.raises(InputError, match="none of querier 0's own"):
+        collaboration.aggregate(0, [0], counted)
+    assert collaboration.ledger.charged(0) == 0
+
+
+def test_the_budget_stops_a_batch_in_its_middle(build: Build) -> None:
+    collaboration = build(one_hot([[0] * 5] * 12), budget=1.4)  # three labels
+    found = collaboration.aggregate(0, range(5), range(2, 12))
+    assert found.labels.tolist() == [0, 0, 0, -1, -1]
+    assert "label 4 would take epsilon" in found.refusal
+    assert collaboration.ledger.charged(0) == 3
+    assert collaboration.aggregate(0, [4], range(2, 12)).labels.tolist() == [-1]
+
+
+@pytest.mark.parametrize("real", [True, False])
+def test_a_label_that_went_out_is_resent_and_not_charged_again(build: Build, real: bool) -> None:
+    mechanism = GNMax(7.0)
+    noise = RealNoise(mechanism) if real else SimulatedNoise(mechanism, Seeds(3))
+    votes = one_hot([[0] * 5] * 6 + [[1] * 5] * 6)
+    first = build(votes, noise)
+    labels = first.aggregate(0, range(5), range(2, 12)).labels.tolist()
+    stop(first)
+    again = build(votes, noise)
+    assert again.aggregate(0, range(5), range(2, 12)).labels.tolist() == labels
+    assert again.ledger.charged(0) == 5
+
+
+def test_after_a_kill_between_charge_and_label_a_fresh_draw_is_a_new_charge(build: Build) -> None:
+    votes = one_hot([[0] * 5] * 12)
+    killed = build(votes, RealNoise(GNMax(7.0)))
+    killed.ledger.reserve(0, 0, "a draw that was lost")
+    stop(killed)
+    again = build(votes, RealNoise(GNMax(7.0)))
+    again.aggregate(0, [0], range(2, 12))
+    assert again.ledger.charged(0) == 2
+
+
+def test_after_a_kill_between_charge_and_label_the_same_seeded_draw_is_the_same_charge(build: Build) -> None:
+    votes, noise = one_hot([[0] * 5] * 12), SimulatedNoise(GNMax(7.0), Seeds(3))
+    killed = build(votes, noise)
+    killed.ledger.reserve(0, 0, noise.name(0, 0, list(range(2, 12))))
+    stop(killed)
+    again = build(votes, noise)
+    again.aggregate(0, [0], range(2, 12))
+    assert again.ledger.charged(0) == 1
+
+
+def test_another_counted_set_is_another_release(build: Build) -> None:
+    collaboration = build(one_hot([[0] * 5] * 12), SimulatedNoise(GNMax(7.0), Seeds(3)))
+    collaboration.aggregate(0, [0], range(2, 12))
+    collaboration.aggregate(0, [0], range(2, 11))
+    assert collaboration.ledger.charged(0) == 2
+
+
+def test_the_charge_is_on_disk_before_the_noise_is_drawn(build: Build, tmp_path: Path) -> None:
+    class Watches(NoNoise):
+        seen = ""
+
+        def draw(self, name: str, querier: int, query: int, classes: int) -> Any:
+            self.seen = (tmp_path / "ledger").read_text()
+            return super().draw(name, querier, query, classes)
+
+    noise = Watches()
+    build(one_hot([[0] * 5] * 12), noise).aggregate(0, [3], range(2, 12))
+    assert '"query": 3' in noise.seen
+
+
+def test_seeded_noise_depends_on_seed_query_and_counted_set() -> None:
+    def draw(seed: int, query: int, counted: range) -> list[int]:
+        noise = SimulatedNoise(GNMax(40.0), Seeds(seed))
+        found: list[int] = noise.draw(noise.name(0, query, list(counted)), 0, query, 8).tolist()
+        return found
+
+    draws = [draw(1, 0, range(9)), draw(2, 0, range(9)), draw(1, 1, range(9)), draw(1, 0, range(8))]
+    assert draws[0] == draw(1, 0, range(9))
+    assert len({tuple(numbers) for numbers in draws}) == 4
+
+
+def test_the_real_release_gives_the_same_labels_as_the_open_one(build: Build) -> None:
+    votes = one_hot(np.random.default_rng(0).integers(0, CLASSES, (12, 5)).tolist())
+    noise = SimulatedNoise(GNMax(7.0), Seeds(3))
+    in_the_open = build(votes, noise)
+    labels = in_the_open.aggregate(0, range(5), range(2, 12)).labels
+    stop(in_the_open)
+    for file in ("ledger", "releases"):
+        (Path(in_the_open._journal.path).parent / file).unlink()
+    executed = build(votes, noise, backend=PlaintextBackend())
+    assert np.array_equal(executed.aggregate(0, range(5), range(2, 12)).labels, labels)
+
+
+def test_steps_1a_to_1c_vote_for_the_largest_logit() -> None:
+    import torch
+
+    backend = PlaintextBackend()
+    torch.manual_seed(0)
+    prepared = backend.prepare(torch.nn.Sequential(torch.nn.Linear(3, CLASSES)), seed=0)
+    x = np.random.default_rng(0).normal(0, 1, (20, 3)).astype(np.float32)
+    outcome = answer(backend, backend.open(1, prepared)[0], x)
+    reference = backend.reference(prepared, x)
+    votes = reconstruct(outcome.votes.values, VOTE_RING_BITS)
+    assert votes.argmax(axis=1).tolist() == reference.argmax(axis=1).tolist()
+    assert votes.sum(axis=1).tolist() == [1] * 20
+    assert np.array_equal(reconstruct(share_votes(reference), VOTE_RING_BITS), votes)
+
+
+def test_the_programs_of_step_2_sum_the_counted_shares() -> None:
+    votes = one_hot(np.random.default_rng(1).integers(0, CLASSES, (12, QUERIES)).tolist())
+    counted = [2, 3, 7, 11]
+    total = np.zeros((QUERIES, CLASSES), np.uint64)
+    for voter in counted:
+        roles = (Role.ANSWERER, Role.GUARDIAN)
+        (_, total), _ = run_local(roles, submit_programs(votes[1, voter], total), step=Step.AGGREGATE)
+    programs = count_programs(votes[0], counted, GNMax(7.0))
+    (own, noise), transcript = run_local((Role.QUERIER, Role.GUARDIAN), programs, step=Step.AGGREGATE)
+    querier_sum, guardian_sum = sum_shares(votes[:, counted])
+    assert np.array_equal(own, querier_sum)
+    assert np.array_equal(total, guardian_sum)
+    assert noise.shape == (QUERIES, CLASSES)
+    assert sum(getattr(node, "nbytes", 0) for node in transcript) == 2  # a bitmap of twelve voters

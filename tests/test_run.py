@@ -1,0 +1,220 @@
+"""The main job on real data: what repeats, what resumes, what a killed run must not lose."""
+
+import json
+import os
+import signal
+import subprocess
+import sys
+from collections.abc import Callable
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import pytest
+
+from capcsim.errors import RecordError
+from capcsim.journal import read_journal
+from capcsim.privacy.accountant import Accountant
+from capcsim.privacy.mechanisms import GNMax
+from capcsim.record import Record
+from capcsim.run import plan_labels, run_scenario
+from capcsim.scenario import Scenario, load_scenario
+
+Build = Callable[..., Scenario]
+SUBSTANCE = ("labels", "epsilon", "simulated_s", "latency_median_s", "bytes", "accuracy_before", "accuracy_after")
+
+
+def substance(record: Record) -> list[list[Any]]:
+    """Labels, epsilon, simulated times and what follows from them, for each querying party."""
+    return [[row[key] for key in SUBSTANCE] for row in record.manifest["summary"]["queriers"]]
+
+
+@pytest.fixture(scope="module")
+def smoke(tmp_path_factory: pytest.TempPathFactory, own_cache: Path) -> Record:
+    return run_scenario(load_scenario("smoke"), tmp_path_factory.mktemp("runs") / "smoke")
+
+
+def test_a_run_leaves_a_whole_record(smoke: Record) -> None:
+    assert smoke.complete
+    for name in ("queries", "votes", "messages", "compute", "metrics"):
+        assert smoke.read_table(name).num_rows > 0
+    for name in ("manifest.json", "ledger.jsonl", "releases.jsonl", "transcripts.json"):
+        assert (smoke.folder / name).stat().st_size > 0
+    assert {"cpu", "cores"} <= set(smoke.manifest["host"])
+    assert "torch" in smoke.manifest["versions"]
+
+
+def test_the_same_seed_gives_the_same_labels_epsilon_and_times(smoke: Record, tmp_path: Path) -> None:
+    again = run_scenario(load_scenario("smoke"), tmp_path / "again")
+    assert substance(again) == substance(smoke)
+    for table in ("queries", "votes", "messages", "compute", "metrics"):
+        assert again.read_table(table).equals(smoke.read_table(table))
+
+
+def test_two_workers_change_nothing(smoke: Record, tmp_path: Path) -> None:
+    assert substance(run_scenario(load_scenario("smoke"), tmp_path / "two", workers=2)) == substance(smoke)
+
+
+def test_another_seed_gives_another_run(smoke: Record, tmp_path: Path) -> None:
+    assert substance(run_scenario(load_scenario("smoke", seed=8), tmp_path / "other")) != substance(smoke)
+
+
+def test_executing_every_pair_gives_the_sampled_runs_labels(smoke: Record, tmp_path: Path) -> None:
+    everything = run_scenario(load_scenario("smoke", ["protocol.execute=all"]), tmp_path / "all")
+    execution = everything.manifest["summary"]["execution"]
+    assert execution["pairs_executed"] >= execution["pairs"] == 42
+    assert [row[0] for row in substance(everything)] == [row[0] for row in substance(smoke)]
+
+
+def test_fresh_measurements_change_times_but_no_label(
+    smoke: Record, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setenv("CAPCSIM_CACHE", str(tmp_path / "cache"))
+    fresh = run_scenario(load_scenario("smoke"), tmp_path / "fresh", measure=True)
+    assert fresh.manifest["summary"]["execution"]["pairs_executed"] > 0
+    assert [row[:2] for row in substance(fresh)] == [row[:2] for row in substance(smoke)]
+    assert fresh.read_transcripts() != smoke.read_transcripts()
+
+
+def test_real_noise_does_not_repeat(scenario: Build, tmp_path: Path) -> None:
+    noisy = scenario({"privacy.noise": "real", "privacy.sigma": 30.0, "queries.per_querier": 30})
+    labels = [[row[0] for row in substance(run_scenario(noisy, tmp_path / str(i)))] for i in range(2)]
+    assert labels[0] != labels[1]
+
+
+def test_labels_are_the_noisy_plurality_of_the_recorded_votes(scenario: Build, tmp_path: Path) -> None:
+    quiet = run_scenario(scenario({"privacy.sigma": 0.05, "privacy.epsilon": 1e9}), tmp_path / "quiet")
+    votes = quiet.read_table("votes").to_pylist()
+    for row in quiet.read_table("queries").to_pylist():
+        asked = (row["querier"], row["query"])
+        cast = [vote["vote"] for vote in votes if (vote["querier"], vote["query"]) == asked]
+        assert len(cast) == len(row["counted"]) == 7
+        assert row["label"] == np.bincount(cast, minlength=10).argmax()
+
+
+def test_nobody_votes_on_its_own_query(scenario: Build, tmp_path: Path) -> None:
+    record = run_scenario(scenario({"parties.virtual_per_party": 2}), tmp_path / "virtual")
+    votes = record.read_table("votes").to_pylist()
+    assert {row["party"] for row in votes if row["querier"] == 0} == set(range(1, 8))
+    assert all(row["voter"] // 2 == row["party"] for row in votes)
+    assert record.manifest["summary"]["privacy"]["moved_votes"] == 2
+
+
+def test_the_budget_ends_the_run_normally_and_says_why(scenario: Build, tmp_path: Path) -> None:
+    record = run_scenario(scenario({"privacy.sigma": 7.0, "privacy.epsilon": 1.4}), tmp_path / "budget")
+    for row in record.manifest["summary"]["queriers"]:
+        assert row["labels_bought"] == 3
+        assert row["epsilon"] <= 1.4
+        assert row["stopped"].startswith("privacy budget: label 4 of the querier would take epsilon to 1.5")
+
+
+@pytest.mark.parametrize("changes", [{"privacy.epsilon": 0.1}, {"privacy.epsilon": 0.1, "protocol.execute": "all"}])
+def test_a_budget_for_no_label_at_all_changes_no_model(scenario: Build, tmp_path: Path, changes: Any) -> None:
+    record = run_scenario(scenario(changes), tmp_path / "nothing")
+    for row in record.manifest["summary"]["queriers"]:
+        assert (row["labels_bought"], row["label_accuracy"], row["epsilon"]) == (0, None, 0)
+        assert row["accuracy_after"] == row["accuracy_before"]
+        assert "privacy budget: label 1" in row["stopped"]
+
+
+def test_a_shared_budget_is_dealt_out_in_turn(scenario: Build) -> None:
+    shared = scenario({"privacy.budget_scope": "coalition", "privacy.sigma": 7.0, "privacy.epsilon": 2.7})
+    accountant = Accountant(GNMax(7.0), 1e-5)
+    assert accountant.affordable(2.7, 100) == 10
+    assert plan_labels(shared, accountant) == [6, 4]
+    assert plan_labels(scenario({"privacy.sigma": 7.0, "privacy.epsilon": 2.7}), accountant) == [7, 7]
+
+
+def test_a_shared_budget_is_kept(scenario: Build, tmp_path: Path) -> None:
+    changes = {"privacy.budget_scope": "coalition", "privacy.sigma": 7.0, "privacy.epsilon": 2.7}
+    summary = run_scenario(scenario(changes), tmp_path / "shared").manifest["summary"]
+    assert [row["labels_bought"] for row in summary["queriers"]] == [6, 4]
+    assert summary["privacy"]["epsilon_if_queriers_collude"] == summary["queriers"][0]["epsilon"] <= 2.7
+
+
+@pytest.mark.parametrize(
+    "changes",
+    [
+        {"models.kinds": ["cryptonet-relu"]},
+        {"privacy.mechanism": "lnmax", "privacy.sigma": None, "privacy.scale": 1.5},
+        {"faults.drop_probability": 0.3, "protocol.deadline_s": 5.0, "protocol.quorum": 0.5},
+        {"machines.parties_per_machine": 4, "prices.per_core_hour": 1.0, "prices.per_gb_sent": 1.0},
+        {"queries.selection": "random", "data.source": "breast_cancer", "models.kinds": ["mlp"]},
+    ],
+    ids=["images", "laplace", "faults", "shared machines", "two classes"],
+)
+def test_other_scenarios_run_too(scenario: Build, tmp_path: Path, changes: dict[str, Any]) -> None:
+    sizes = {"data.train_per_party": 30, "data.evaluation": 100, "queries.per_querier": 4, "models.epochs": 20}
+    summary = run_scenario(scenario({**sizes, **changes}), tmp_path / "run").manifest["summary"]
+    assert all(0 < row["labels_bought"] <= 4 for row in summary["queriers"])
+    json.dumps(summary, allow_nan=False)
+
+
+# A run in a process of its own that dies at its n-th write to disk.
+DIES = """
+import os, signal, sys
+from pathlib import Path
+fatal, folder = int(sys.argv[1]), Path(sys.argv[2])
+from capcsim.run import run_scenario
+from capcsim.scenario import load_scenario
+calls, sync = 0, os.fsync
+def syncing(handle):
+    global calls
+    calls += 1
+    if calls == fatal:
+        os.kill(os.getpid(), signal.SIGKILL)
+    sync(handle)
+os.fsync = syncing
+run_scenario(load_scenario("smoke", sys.argv[3:]), folder)
+"""
+
+
+def run_until_killed(folder: Path, fatal: int, *overrides: str) -> int:
+    command = [sys.executable, "-c", DIES, str(fatal), str(folder), *overrides]
+    return subprocess.run(command, capture_output=True, check=False, env=dict(os.environ)).returncode
+
+
+# Writes in order: manifest, ledger (folder, header), releases (folder), transcripts, then two for each label.
+@pytest.mark.parametrize("fatal", [1, 3, 5, 6, 9, 14, 26, 34])
+def test_a_killed_run_resumes_to_the_same_result(smoke: Record, tmp_path: Path, fatal: int) -> None:
+    folder = tmp_path / "killed"
+    assert run_until_killed(folder, fatal) == -signal.SIGKILL
+    resumed = run_scenario(load_scenario("smoke"), folder)
+    assert substance(resumed) == substance(smoke)
+    assert resumed.read_table("queries").equals(smoke.read_table("queries"))
+
+
+def test_a_killed_run_with_real_noise_keeps_its_labels_and_its_charges(tmp_path: Path) -> None:
+    folder, overrides = tmp_path / "killed", ("privacy.noise=real",)
+    assert run_until_killed(folder, 16, *overrides) == -signal.SIGKILL
+    released = {(entry["querier"], entry["query"]): entry["label"] for entry in read_journal(folder / "releases.jsonl")}
+    charged = sum(entry["kind"] == "reserve" for entry in read_journal(folder / "ledger.jsonl"))
+    assert charged > len(released) > 0, "the kill should fall between a charge and its label"
+    record = run_scenario(load_scenario("smoke", overrides), folder)
+    labels = {(row["querier"], row["query"]): row["label"] for row in record.read_table("queries").to_pylist()}
+    assert released.items() <= labels.items()
+    charges = sum(entry["kind"] == "reserve" for entry in read_journal(folder / "ledger.jsonl"))
+    assert charges == 14 + charged - len(released)
+
+
+def test_a_complete_run_is_not_overwritten(smoke: Record) -> None:
+    before = (smoke.folder / "manifest.json").read_bytes()
+    with pytest.raises(RecordError, match="holds a complete run; choose another directory"):
+        run_scenario(load_scenario("smoke"), smoke.folder)
+    assert (smoke.folder / "manifest.json").read_bytes() == before
+
+
+def test_a_killed_run_is_not_resumed_as_another_scenario(tmp_path: Path) -> None:
+    folder = tmp_path / "killed"
+    assert run_until_killed(folder, 9) == -signal.SIGKILL
+    with pytest.raises(RecordError, match=r"another scenario \(it differs in seed, privacy\)"):
+        run_scenario(load_scenario("smoke", ["privacy.sigma=2"], seed=9), folder)
+
+
+def test_a_run_that_another_process_is_writing_is_left_alone(tmp_path: Path) -> None:
+    from capcsim.journal import Journal
+
+    folder = tmp_path / "killed"
+    assert run_until_killed(folder, 9) == -signal.SIGKILL
+    with Journal(folder / "ledger.jsonl"), pytest.raises(RecordError, match="another process is writing it"):
+        run_scenario(load_scenario("smoke"), folder)
