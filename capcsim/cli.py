@@ -33,7 +33,7 @@ ScenarioName = Annotated[str, typer.Argument(help="A TOML file, or the name of a
 def main() -> None:
     """Run the command line."""
     try:
-        app()
+        app(prog_name="capcsim")
     except CapcsimError as error:
         err.print(f"capcsim: {error}", style="red", markup=False, highlight=False, soft_wrap=True)
         sys.exit(2)

@@ -24,7 +24,7 @@ def summary(record: Record) -> RenderableType:
     found: Row = record.manifest["summary"]
     table = new_table(found["title"])
     table.add_column("querier", no_wrap=True)
-    for column in ("labels", "label acc.", "before", "after", "gain", "epsilon", "simulated", "bytes"):
+    for column in ("labels", "label acc", "before", "after", "gain", "epsilon", "simulated", "bytes"):
         table.add_column(column, justify="right", no_wrap=True)
     for row in found["queriers"]:
         table.add_row(f"party {row['querier']}", *_cells(row), seconds(row["simulated_s"]), size(row["bytes"]))
@@ -33,7 +33,7 @@ def summary(record: Record) -> RenderableType:
     accuracies = [fraction(mean[key]) for key in ("label_accuracy", "accuracy_before", "accuracy_after")]
     last = (seconds(found["makespan_s"]), size(found["bytes"]))
     table.add_section()
-    table.add_row("mean / all", "", *accuracies, f"{gain:+.3f}", "", *last, style="bold")
+    table.add_row("mean", "", *accuracies, f"{gain:+.3f}", "", *last, style="bold")
     return Group(table, *(Text(line) for line in notes(record)))
 
 

@@ -1,0 +1,227 @@
+"""The command line as people use it: what it prints, where, and with which exit code."""
+
+import json
+import subprocess
+import sys
+from collections.abc import Callable
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import pytest
+
+from capcsim.cli import main
+from capcsim.scenario import shipped_scenarios
+from tests.test_scenario import BAD
+
+Call = Callable[..., tuple[int, str, str]]
+# A run small enough to be done again and again.
+QUICK = ["--set", "queries.per_querier=2", "--set", "models.epochs=5", "--set", "parties.count=3"]
+
+
+@pytest.fixture
+def call(capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch) -> Call:
+    """Run the command line in this process: exit code, stdout, stderr."""
+
+    def run(*arguments: str) -> tuple[int, str, str]:
+        monkeypatch.setattr(sys, "argv", ["capcsim", *arguments])
+        code = 0
+        try:
+            main()
+        except SystemExit as stop:
+            code = stop.code if isinstance(stop.code, int) else int(stop.code is not None)
+        printed = capsys.readouterr()
+        return code, printed.out, printed.err
+
+    return run
+
+
+def test_run_prints_a_row_for_each_querier_and_leaves_a_report(call: Call, tmp_path: Path) -> None:
+    code, printed, _ = call("run", "smoke", "-o", str(tmp_path / "run"), *QUICK)
+    assert code == 0
+    for word in ("party 0", "party 1", "label acc", "before", "after", "epsilon", "simulated", "bytes"):
+        assert word in printed
+    assert "ideal functionality in the clear" in printed
+    assert "SEEDED FOR SIMULATION" in printed
+    files = {path.name for path in (tmp_path / "run").rglob("*") if path.is_file()}
+    assert {"report.html", "trace.json", "accuracy.png", "epsilon.png", "timeline.png", "utilisation.png"} <= files
+
+
+def test_json_is_one_object_and_nothing_else(call: Call, tmp_path: Path) -> None:
+    outputs = []
+    for arguments in (
+        ["run", "smoke", "-o", str(tmp_path / "run"), *QUICK],
+        ["report", str(tmp_path / "run")],
+        ["backends"],
+        ["check", "plaintext"],
+        ["profile", "--model", "logistic", "--repeats", "1"],
+        ["scenario-schema"],
+    ):
+        code, printed, errors = call(*arguments, "--json")
+        assert (code, errors) == (0, ""), arguments
+        outputs.append(json.loads(printed))
+    summary, again, backends, check, profile, schema = outputs
+    assert summary == again
+    assert {"labels", "label_accuracy", "accuracy_before", "accuracy_after", "epsilon", "simulated_s", "bytes"} <= set(
+        summary["queriers"][0]
+    )
+    assert [row["name"] for row in backends["backends"] if row["available"]]
+    assert check["passed"]
+    assert profile["steps"]["infer"]["rounds"] == 1
+    assert schema["title"] == "Scenario"
+
+
+def test_run_without_a_folder_makes_one_under_runs(call: Call, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.chdir(tmp_path)
+    code, printed, _ = call("run", "smoke", "--json", *QUICK)
+    assert code == 0
+    folder = Path(json.loads(printed)["record"])
+    assert folder.parent == Path("runs")
+    assert folder.name.startswith("smoke-")
+    assert (folder / "report.html").exists()
+
+
+def test_an_unfinished_run_is_resumed_and_a_complete_one_kept(call: Call, tmp_path: Path) -> None:
+    folder = str(tmp_path / "run")
+    assert call("run", "smoke", "-o", folder, *QUICK)[0] == 0
+    code, printed, errors = call("run", "smoke", "-o", folder, *QUICK)
+    assert (code, printed) == (2, "")
+    assert "holds a complete run" in errors
+
+
+def test_a_run_cannot_be_reported_before_its_end(call: Call, tmp_path: Path) -> None:
+    call("run", "smoke", "-o", str(tmp_path), *QUICK)
+    manifest = json.loads((tmp_path / "manifest.json").read_text())
+    (tmp_path / "manifest.json").write_text(json.dumps({**manifest, "state": "running"}))
+    code, _, errors = call("report", str(tmp_path))
+    assert code == 2
+    assert "finish it with" in errors
+
+
+def as_overrides(changes: dict[str, Any]) -> list[str]:
+    """The same changes as --set options; a dictionary as an inline table."""
+    options = []
+    for key, value in changes.items():
+        text = json.dumps(value).replace(": ", " = ") if isinstance(value, dict) else json.dumps(value)
+        options += ["--set", f"{key}={'nan' if value != value else text}"]
+    return options
+
+
+@pytest.mark.parametrize("changes", [case[1] for case in BAD], ids=[case[0] for case in BAD])
+def test_a_bad_scenario_is_one_line_and_exit_code_2(call: Call, tmp_path: Path, changes: dict[str, Any]) -> None:
+    code, printed, errors = call("run", "smoke", "-o", str(tmp_path / "run"), *as_overrides(changes))
+    assert (code, printed) == (2, "")
+    assert errors.count("\n") == 1
+    assert errors.startswith("capcsim: smoke.toml: ")
+    assert not (tmp_path / "run").exists()
+
+
+NPZ = ["--set", "data.source=npz", "--set", "parties.count=3", "--set", "data.evaluation=5"]
+
+
+def bad_data(tmp_path: Path) -> list[tuple[str, list[str]]]:
+    x, y = np.zeros((300, 4)), np.arange(300) % 2
+    holes = x.copy()
+    holes[7, 1] = np.nan
+    np.savez(tmp_path / "nan.npz", x=holes, y=y)
+    np.savez(tmp_path / "one-class.npz", x=x, y=0 * y)
+    np.savez(tmp_path / "rare.npz", x=x, y=(np.arange(300) == 299).astype(int))
+    (tmp_path / "text.npz").write_text("no archive")
+    files = [(name, [*NPZ, "--set", f"data.path={tmp_path / name}.npz"]) for name in ("nan", "one-class", "text", "no")]
+    tiny = [
+        "--set",
+        "data.train_per_party=1",
+        "--set",
+        "data.pool_per_querier=7",
+        "--set",
+        f"data.path={tmp_path}/rare.npz",
+    ]
+    return [
+        *files,
+        ("a class that nobody holds", [*NPZ, *tiny]),
+        ("too few samples", ["--set", "data.train_per_party=999"]),
+        ("unknown backend", ["--backend", "nonesuch"]),
+        (
+            "a model that does not fit",
+            ["--set", "data.source=breast_cancer", "--set", "models.kinds=['cryptonet-relu']"],
+        ),
+    ]
+
+
+@pytest.mark.parametrize("number", range(8))
+def test_bad_data_or_backend_is_one_line_and_exit_code_2(call: Call, tmp_path: Path, number: int) -> None:
+    name, options = bad_data(tmp_path)[number]
+    code, printed, errors = call("run", "smoke", "-o", str(tmp_path / "run"), *options)
+    assert (code, printed) == (2, ""), name
+    message = [line for line in errors.splitlines() if line.startswith("capcsim: ")]
+    assert len(message) == 1, errors
+    assert "Traceback" not in errors
+
+
+@pytest.mark.parametrize(
+    ("arguments", "says"),
+    [
+        (["run", "nonesuch"], "a TOML file, or one of digits"),
+        (["run", "smoke", "--set", "nonsense"], "a.b=v"),
+        (["run"], "Missing argument"),
+        (["run", "smoke", "--seed", "x"], "--seed"),
+        (["run", "smoke", "--workers", "0"], "--workers"),
+        (["fly"], "No such command"),
+        (["check", "nonesuch"], "no backend is called 'nonesuch'"),
+        (["profile", "--backend", "nonesuch"], "no backend is called"),
+        (["profile", "--model", "resnet-9000"], "choose one of logistic, mlp, cryptonet-relu"),
+        (["profile", "--batch", "0"], "both must be at least 1"),
+        (["report", "/nonexistent/run"], "not a run's directory"),
+    ],
+)
+def test_wrong_use_exits_with_2(call: Call, arguments: list[str], says: str) -> None:
+    code, printed, errors = call(*arguments)
+    assert code == 2
+    assert says in errors
+    assert "Traceback" not in errors
+
+
+def test_a_fault_of_ours_exits_with_1_and_shows_where(call: Call, monkeypatch: pytest.MonkeyPatch) -> None:
+    def fails(*_: Any, **__: Any) -> None:
+        raise ZeroDivisionError("a bug")
+
+    monkeypatch.setattr("capcsim.run.run_scenario", fails)
+    code, _, errors = call("run", "smoke")
+    assert code == 1
+    assert "ZeroDivisionError: a bug" in errors
+    assert "this is a fault of capcsim" in errors
+
+
+def test_check_exits_with_1_when_a_backend_fails(call: Call, monkeypatch: pytest.MonkeyPatch) -> None:
+    from tests.test_conformance import LastWinsTies
+
+    monkeypatch.setattr("capcsim.registry.load", lambda name: LastWinsTies())
+    code, printed, _ = call("check", "plaintext")
+    assert code == 1
+    assert "FAIL  argmax is one hot with the lowest index on ties" in printed
+
+
+def test_backends_names_security_and_what_is_ideal(call: Call) -> None:
+    code, printed, _ = call("backends", "--json")
+    plaintext = next(row for row in json.loads(printed)["backends"] if row["name"] == "plaintext")
+    assert code == 0
+    assert (plaintext["security"], plaintext["exact"]) == ("none", True)
+    assert plaintext["argmax"] == plaintext["release"] == "ideal functionality in the clear"
+
+
+@pytest.mark.parametrize("module", ["capcsim", "capcsim.cli", "capcsim_plaintext"])
+def test_importing_is_light(module: str) -> None:
+    heavy = "{'torch', 'numba', 'tenseal', 'crypten', 'sklearn', 'simpy', 'matplotlib', 'opendp', 'scipy'}"
+    code = f"import sys, {module}; print(sorted({heavy} & set(sys.modules)))"
+    done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=True)
+    assert done.stdout.strip() == "[]"
+
+
+def test_importing_capcsim_loads_no_library_at_all() -> None:
+    code = "import sys; before = set(sys.modules); import capcsim; print(sorted(set(sys.modules) - before))"
+    done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=True)
+    assert done.stdout.strip() == "['capcsim']"
+
+
+def test_the_scenarios_by_name_are_those_in_the_folder() -> None:
+    assert {path.stem for path in Path(__file__).parents[1].glob("scenarios/*.toml")} == set(shipped_scenarios())

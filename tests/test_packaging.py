@@ -1,0 +1,63 @@
+"""The wheel as somebody else would install it."""
+
+import os
+import subprocess
+import sys
+import zipfile
+from pathlib import Path
+
+import pytest
+
+ROOT = Path(__file__).parents[1]
+
+
+@pytest.fixture(scope="module")
+def wheel(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    folder = tmp_path_factory.mktemp("wheel")
+    command = [sys.executable, "-m", "pip", "wheel", "-q", "--no-deps", "--no-build-isolation", "--no-index"]
+    subprocess.run([*command, "-w", str(folder), str(ROOT)], check=True, capture_output=True)
+    (built,) = folder.glob("*.whl")
+    return built
+
+
+def test_the_wheel_has_two_packages_and_nothing_else_at_the_top(wheel: Path) -> None:
+    names = zipfile.ZipFile(wheel).namelist()
+    top = {name.split("/")[0] for name in names}
+    assert {name for name in top if not name.endswith(".dist-info")} == {"capcsim", "capcsim_plaintext"}
+    shipped = {name for name in names if name.startswith("capcsim/_scenarios/")}
+    assert shipped == {f"capcsim/_scenarios/{path.name}" for path in ROOT.glob("scenarios/*.toml")}
+    assert "capcsim/report/templates/report.html" in names
+    assert "capcsim/py.typed" in names
+
+
+def test_an_installed_wheel_runs_a_scenario_by_name_anywhere(wheel: Path, tmp_path: Path) -> None:
+    site, work = tmp_path / "site", tmp_path / "work"
+    work.mkdir()
+    command = [
+        sys.executable,
+        "-m",
+        "pip",
+        "install",
+        "-q",
+        "--no-deps",
+        "--no-index",
+        "--target",
+        str(site),
+        str(wheel),
+    ]
+    subprocess.run(command, check=True, capture_output=True)
+    done = subprocess.run(
+        [sys.executable, "-m", "capcsim", "run", "smoke", "--set", "models.epochs=5", "-o", "run"],
+        cwd=work,
+        env={**os.environ, "PYTHONPATH": str(site)},
+        capture_output=True,
+        text=True,
+        check=False,
+    )
+    assert done.returncode == 0, done.stderr
+    assert (work / "run" / "report.html").exists()
+    located = subprocess.run(
+        [sys.executable, "-c", "import capcsim; print(capcsim.__file__)"],
+        cwd=work, env={**os.environ, "PYTHONPATH": str(site)}, capture_output=True, text=True, check=True,
+    )  # fmt: skip
+    assert located.stdout.startswith(str(site)), "the checkout ran, not the wheel"
