@@ -175,7 +175,7 @@ def test_bad_data_or_backend_is_one_line_and_exit_code_2(call: Call, tmp_path: P
     ],
 )
 def test_wrong_use_exits_with_2(call: Call, arguments: list[str], says: str) -> None:
-    code, printed, errors = call(*arguments)
+    code, _printed, errors = call(*arguments)
     assert code == 2
     assert says in errors
     assert "Traceback" not in errors

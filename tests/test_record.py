@@ -52,10 +52,10 @@ def test_a_record_that_cannot_be_read(tmp_path: Path, content: str | None, says:
 
 def test_a_missing_or_damaged_table_is_a_clear_error(tmp_path: Path, scenario: Build) -> None:
     record = Record.start(tmp_path / "run", scenario(), {})
-    with pytest.raises(RecordError, match="queries.parquet: cannot be read"):
+    with pytest.raises(RecordError, match=r"queries\.parquet: cannot be read"):
         record.read_table("queries")
     (record.folder / "queries.parquet").write_bytes(b"PAR1 cut short")
-    with pytest.raises(RecordError, match="queries.parquet: cannot be read"):
+    with pytest.raises(RecordError, match=r"queries\.parquet: cannot be read"):
         record.read_table("queries")
 
 

@@ -33,7 +33,7 @@ def bench(backend: Any, cache: TranscriptCache, seed: int = 0) -> tuple[Bench, l
     x = np.random.default_rng(0).normal(0, 1, (7, 5)).astype(np.float32)
     votes = np.stack([share_votes(backend.reference(voter.prepared, x)) for voter in voters], axis=1)
     votes[:, 0] = 0
-    batches = [range(0, 3), range(3, 6), range(6, 7)]
+    batches = [range(3), range(3, 6), range(6, 7)]
     pairs = [Pair(0, number, rows, voter) for number, rows in enumerate(batches) for voter in voters[1:]]
     made = Bench(backend, [x], [votes], GNMax(7.0), samples=5, seeds=Seeds(seed), cache=cache)
     return made, pairs, votes
