@@ -8,13 +8,16 @@ import sys
 import traceback
 from collections.abc import Callable
 from datetime import datetime
+from itertools import count
 from pathlib import Path
 from typing import Annotated, Any
 
 import typer
 from rich.console import Console
+from rich.markup import escape
+from rich.text import Text
 
-from capcsim.errors import CapcsimError
+from capcsim.errors import CapcsimError, RecordError
 
 app = typer.Typer(
     name="capcsim",
@@ -37,9 +40,6 @@ def main() -> None:
     except CapcsimError as error:
         err.print(f"capcsim: {error}", style="red", markup=False, highlight=False, soft_wrap=True)
         sys.exit(2)
-    except KeyboardInterrupt:
-        err.print("capcsim: interrupted; the same command with -o DIR goes on from there")
-        sys.exit(130)
     except Exception:  # the last resort, which tells the user whose fault it is
         traceback.print_exc()
         err.print("capcsim: this is a fault of capcsim, not yours; please report it with the lines above")
@@ -51,7 +51,8 @@ def run(
     scenario: ScenarioName,
     backend: Annotated[str | None, typer.Option(help="Use this backend.")] = None,
     overrides: Annotated[
-        list[str] | None, typer.Option("--set", metavar="A.B=V", help="Override a key; may be repeated.")
+        list[str] | None,
+        typer.Option("--set", metavar="A.B=V", help="Override a key; A.B= removes it. May be repeated."),
     ] = None,
     seed: Annotated[int | None, typer.Option(help="Override the scenario's seed.")] = None,
     measure: Annotated[bool, typer.Option("--measure", help="Measure afresh; use no earlier transcript.")] = False,
@@ -68,7 +69,12 @@ def run(
     wanted = load_scenario(scenario, overrides or (), seed=seed, backend=backend)
     where = folder or _new_folder(Path(scenario).stem)
     with _Stages(quiet=as_json) as stages:
-        record = run_scenario(wanted, where, measure=measure, workers=workers, progress=stages)
+        stages.note(f"run's directory: {where}")
+        try:
+            record = run_scenario(wanted, where, measure=measure, workers=workers, progress=stages)
+        except KeyboardInterrupt:
+            stages.note(f"capcsim: interrupted; the same command with -o {where} goes on from here")
+            raise typer.Exit(130) from None
         stages.stage("drawing", 1)
         _write_report(record)
     _show_record(record, as_json)
@@ -79,7 +85,6 @@ def report(
     folder: Annotated[Path, typer.Argument(metavar="RUN", help="A run's directory.")], as_json: JsonFlag = False
 ) -> None:
     """Draw figures, report.html and trace.json anew from a record."""
-    from capcsim.errors import RecordError
     from capcsim.record import Record
 
     record = Record.load(folder)
@@ -106,7 +111,7 @@ def backends(as_json: JsonFlag = False) -> None:
         table.add_column(column)
     for status in found:
         row = _capabilities(status)
-        state = "ready" if status.available else f"{row['problem']}: {status.install}"
+        state = "ready" if status.available else escape(f"{row['problem']}: {status.install}")
         voting = " / ".join(dict.fromkeys((row["argmax"], row["release"])))
         table.add_row(status.name, row["security"], str(row["exact"]), voting, row["package"], state)
     out.print(table)
@@ -125,8 +130,8 @@ def check(
     for result in conformance.run_checks(registry.load(name)):
         results.append(result)
         if not as_json:
-            mark = "[green]pass[/]" if result.passed else "[red]FAIL[/]"
-            out.print(f"{mark}  {result.name}{': ' + result.detail if result.detail else ''}")
+            mark = Text("pass", "green") if result.passed else Text("FAIL", "red")
+            out.print(mark.append(f"  {result.name}{': ' + result.detail if result.detail else ''}", "none"))
     passed = all(result.passed for result in results)
     if as_json:
         rows = [{"name": r.name, "passed": r.passed, "detail": r.detail} for r in results]
@@ -194,6 +199,11 @@ class _Stages:
     def __exit__(self, *_: object) -> None:
         self._bars.stop()
 
+    def note(self, text: str) -> None:
+        """Say something besides the stages."""
+        if not self._quiet:
+            err.print(text, markup=False, highlight=False, soft_wrap=True)
+
     def stage(self, title: str, total: int) -> Callable[[int], None]:
         """Begin a stage."""
         if not self._quiet and not err.is_terminal:
@@ -203,7 +213,18 @@ class _Stages:
 
 
 def _new_folder(name: str) -> Path:
-    return Path("runs") / f"{name}-{datetime.now().astimezone():%Y%m%d-%H%M%S}"
+    """A new directory under runs/, named after the scenario and the time."""
+    stem = f"{name}-{datetime.now().astimezone():%Y%m%d-%H%M%S}"
+    for number in count(1):
+        folder = Path("runs") / (stem if number == 1 else f"{stem}-{number}")
+        try:
+            folder.mkdir(parents=True)
+        except FileExistsError:
+            continue
+        except OSError as error:
+            raise RecordError(f"{folder}: cannot be made: {error.strerror}; name another with -o") from None
+        return folder
+    raise AssertionError("count does not end")
 
 
 def _write_report(record: Any) -> None:

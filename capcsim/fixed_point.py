@@ -83,9 +83,9 @@ class Conv2d:
         return float((np.abs(self.weight).sum(axis=(1, 2, 3)) * limit + np.abs(self.bias)).max())
 
     def public(self) -> str:
-        """For example conv2d(1->5, 5x5, stride 2)."""
+        """For example conv2d(1->5, 5x5, stride (2, 2), padding (2, 2))."""
         out, channels, height, width = self.weight.shape
-        return f"conv2d({channels}->{out}, {height}x{width}, stride {self.stride[0]}, pad {self.padding[0]})"
+        return f"conv2d({channels}->{out}, {height}x{width}, stride {self.stride}, padding {self.padding})"
 
 
 @dataclass(frozen=True)

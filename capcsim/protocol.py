@@ -6,10 +6,11 @@ simulation, the world, at the simulated time of step 2. Both sides sum exactly t
 """
 
 import secrets
+from collections import Counter
 from collections.abc import Sequence
 from dataclasses import dataclass
 from hashlib import sha256
-from typing import Any, Protocol
+from typing import ClassVar, Protocol
 
 import numpy as np
 from numpy.typing import NDArray
@@ -28,7 +29,7 @@ from capcsim.backend import (
 from capcsim.crypto.programs import Mark, Recv, Send, Steps
 from capcsim.crypto.shares import reconstruct, ring_mask, share
 from capcsim.crypto.voting import noisy_argmax, one_hot_argmax
-from capcsim.errors import InputError, PrivacyBudgetExceeded
+from capcsim.errors import InputError, PrivacyBudgetExceeded, RecordError
 from capcsim.journal import Journal
 from capcsim.privacy.ledger import Ledger
 from capcsim.privacy.mechanisms import Mechanism
@@ -81,7 +82,12 @@ def share_votes(logits: NDArray[np.int64]) -> Votes:
 
 
 class NoiseSource(Protocol):
-    """Where the guardian's noise comes from. A draw is named before it is made, for the ledger."""
+    """Where the guardian's noise comes from. A draw is named before it is made, for the ledger.
+
+    `repeats` says whether a run that is done again makes the same draws, under the same names.
+    """
+
+    repeats: ClassVar[bool]
 
     def name(self, querier: int, query: int, counted: Sequence[int]) -> str:
         """The name of the next draw for this query and counted set."""
@@ -92,6 +98,8 @@ class NoiseSource(Protocol):
 
 class RealNoise:
     """Noise from the operating system's generator: each draw is a new one."""
+
+    repeats: ClassVar[bool] = False
 
     def __init__(self, mechanism: Mechanism) -> None:
         self._mechanism = mechanism
@@ -107,6 +115,8 @@ class RealNoise:
 
 class SimulatedNoise:
     """Seeded noise: the same query and counted set get the same draw, in any run with the seed."""
+
+    repeats: ClassVar[bool] = True
 
     def __init__(self, mechanism: Mechanism, seeds: Seeds) -> None:
         self._mechanism, self._seeds = mechanism, seeds
@@ -125,8 +135,9 @@ class Collaboration:
     """The parties' votes and the guardian's duties, for one run.
 
     `votes[q]` holds shares uint64[2, V, n, C] of every voter's votes on the n queries of querying party q.
-    `releases` remembers each label that went out: sent again, it is neither drawn nor charged again.
-    With a `backend`, step 3 is really executed on it; without, the same integers are computed in the open.
+    `releases` remembers each label that went out: sent again, it is neither drawn nor charged again. Raises
+    RecordError when one of them has no charge in the ledger. With a `backend`, step 3 is really executed on it;
+    without, the same integers are computed in the open.
     """
 
     def __init__(
@@ -142,15 +153,26 @@ class Collaboration:
         self.voters, self.votes, self.ledger = tuple(voters), votes, ledger
         self._noise, self._journal, self._backend = noise, releases, backend
         self._guardian_sessions: dict[int, Session] = {}
+        earlier = [entry for entry in releases.entries if entry["kind"] == "release"]
         self._released = {
-            (entry["querier"], entry["query"], entry["counted"]): int(entry["label"])
-            for entry in releases.entries
-            if entry["kind"] == "release"
+            (entry["querier"], entry["query"], entry["counted"]): int(entry["label"]) for entry in earlier
         }
+        self._settled: Counter[str] = Counter()
+        self._lost = self._lost_charges({(entry["querier"], entry["query"], entry["draw"]) for entry in earlier})
 
     def answering(self, querier: int) -> tuple[Voter, ...]:
         """Every voter but the querying party's own: it never answers its own query."""
         return tuple(voter for voter in self.voters if voter.party != querier)
+
+    def affordable(self, querier: int, at_most: int) -> int:
+        """How many more labels, up to `at_most`, this run can release on a querying party's account."""
+        account = self.ledger.account(querier)
+        gone = self._settled[account] + self._lost[account] + self.ledger.torn()
+        return self.ledger.affordable(gone + at_most) - gone
+
+    def refusal(self, querier: int) -> str:
+        """Why the account has no room for one more label."""
+        return str(self.ledger.refusal(querier, self.ledger.charged(querier) + 1))
 
     def aggregate(self, querier: int, queries: Sequence[int], counted: Sequence[int]) -> Aggregate:
         """Steps 2 and 3 for a batch of queries and the voters that are counted.
@@ -167,20 +189,36 @@ class Collaboration:
         fresh = [position for position, label in enumerate(labels) if label < 0]
         draws, refusal = self._reserve_and_draw(querier, [queries[i] for i in fresh], counted)
         fresh = fresh[: len(draws)]
-        if not fresh:
-            return Aggregate(labels, refusal)
-        rows = [queries[position] for position in fresh]
-        release = self._release(querier, rows, counted, ReleaseNoise(np.stack(draws)))
-        for position, query, label in zip(fresh, rows, release.labels, strict=True):
-            self._remember(querier, query, key, int(label))
-            labels[position] = label
+        if fresh:
+            rows = [queries[position] for position in fresh]
+            noise = ReleaseNoise(np.stack([drawn for _, drawn in draws]))
+            release = self._release(querier, rows, counted, noise)
+            for position, query, (draw, _), label in zip(fresh, rows, draws, release.labels, strict=True):
+                entry = {"querier": querier, "query": query, "counted": key, "draw": draw, "label": int(label)}
+                self._journal.append({"kind": "release", **entry})
+                self._released[querier, query, key] = int(label)
+                labels[position] = label
+        self._settled[self.ledger.account(querier)] += int((labels >= 0).sum())
         return Aggregate(labels, refusal)
+
+    def _lost_charges(self, released: set[tuple[int, int, str]]) -> Counter[str]:
+        """By account, the charges of a killed run whose label will never come; raises RecordError."""
+        charged = self.ledger.reserved()
+        if not released <= charged:
+            querier, query, _ = min(released - charged)
+            raise RecordError(
+                f"{self._journal.path}: the label of query {query} of querying party {querier} went out, but the"
+                " ledger has no charge for it; restore the ledger from a copy"
+            )
+        if self._noise.repeats:
+            return Counter()
+        return Counter(self.ledger.account(querier) for querier, _, _ in charged - released)
 
     def _reserve_and_draw(
         self, querier: int, queries: Sequence[int], counted: Sequence[int]
-    ) -> tuple[list[NDArray[np.int64]], str]:
-        """Noise for as many of the queries as the budget allows, and why it stopped."""
-        draws: list[NDArray[np.int64]] = []
+    ) -> tuple[list[tuple[str, NDArray[np.int64]]], str]:
+        """Named noise for as many of the queries as the budget allows, and why it stopped."""
+        draws: list[tuple[str, NDArray[np.int64]]] = []
         classes = self.votes[querier].shape[-1]
         for query in queries:
             name = self._noise.name(querier, query, counted)
@@ -188,7 +226,7 @@ class Collaboration:
                 self.ledger.reserve(querier, query, name)
             except PrivacyBudgetExceeded as refused:
                 return draws, str(refused)
-            draws.append(self._noise.draw(name, querier, query, classes))
+            draws.append((name, self._noise.draw(name, querier, query, classes)))
         return draws, ""
 
     def _release(self, querier: int, rows: Sequence[int], counted: Sequence[int], noise: ReleaseNoise) -> Release:
@@ -202,11 +240,6 @@ class Collaboration:
         session = self._guardian_sessions[querier]
         release, _ = self._backend.release(session, querier_sum, guardian_sum, noise)
         return release
-
-    def _remember(self, querier: int, query: int, counted: str, label: int) -> None:
-        entry: dict[str, Any] = {"querier": querier, "query": query, "counted": counted, "label": label}
-        self._journal.append({"kind": "release", **entry})
-        self._released[querier, query, counted] = label
 
 
 def sum_shares(shares: Votes) -> tuple[Votes, Votes]:

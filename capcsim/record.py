@@ -23,7 +23,22 @@ from capcsim.scenario import Scenario
 
 SCHEMA_VERSION = 1
 COMPLETE, RUNNING = "complete", "running"
-TABLES = ("queries", "votes", "messages", "compute", "metrics")
+INT, LONG, REAL, TEXT, FLAG = pa.int32(), pa.int64(), pa.float64(), pa.string(), pa.bool_()
+_BATCH = {"querier": INT, "batch": INT}
+_STEP = {"step": TEXT, "phase": TEXT}
+TABLES: dict[str, dict[str, pa.DataType]] = {
+    "queries": _BATCH
+    | {"query": INT, "sample": LONG, "label": INT, "true_label": INT, "counted": pa.list_(INT)}
+    | {"submitted_s": REAL, "labelled_s": REAL, "why": TEXT},
+    "votes": dict.fromkeys(("querier", "query", "voter", "party", "vote"), INT),
+    "compute": _BATCH
+    | {"host": TEXT, "machine": TEXT, "core": INT, "role": TEXT, **_STEP}
+    | dict.fromkeys(("ready_s", "start_s", "end_s"), REAL),
+    "messages": _BATCH
+    | {"sender": TEXT, "receiver": TEXT, "network": FLAG, **_STEP, "nbytes": LONG}
+    | dict.fromkeys(("sent_s", "received_s"), REAL),
+    "metrics": {"querier": INT, "moment": TEXT, "metric": TEXT, "class": INT, "value": REAL},
+}
 
 Columns = Mapping[str, Sequence[Any]]
 
@@ -35,14 +50,21 @@ class Record:
         self.folder, self.manifest = folder, manifest
 
     @classmethod
-    def start(cls, folder: Path, scenario: Scenario, environment: Mapping[str, Any]) -> Self:
-        """Begin a run in a new directory, or go on with the one that was killed there; raises RecordError."""
+    def start(
+        cls, folder: Path, scenario: Scenario, fixed: Mapping[str, Any], noted: Mapping[str, Any] | None = None
+    ) -> Self:
+        """Begin a run in a new directory, or open the same run there, which may be complete; raises RecordError.
+
+        `fixed` goes into the manifest and must be the same when a run is resumed; `noted` only goes into it.
+        """
         path = folder / "manifest.json"
         if path.exists():
             record = cls.load(folder)
-            record._check_resumable(scenario)
+            record._check_resumable({"scenario": scenario.model_dump(mode="json"), **fixed})
             return record
         # A run that was killed at once leaves a file that begins with a dot, and nothing that counts.
+        if folder.exists() and not folder.is_dir():
+            raise RecordError(f"{folder}: is a file; choose another directory with -o")
         if folder.exists() and any(not path.name.startswith(".") for path in folder.iterdir()):
             raise RecordError(f"{folder}: holds files but no manifest.json; choose an empty or new directory")
         try:
@@ -54,7 +76,8 @@ class Record:
             "state": RUNNING,
             "started": datetime.now(UTC).isoformat(timespec="seconds"),
             "scenario": scenario.model_dump(mode="json"),
-            **environment,
+            **fixed,
+            **(noted or {}),
         }
         record = cls(folder, manifest)
         record._write_json("manifest.json", manifest)
@@ -91,9 +114,10 @@ class Record:
         return self.folder / "releases.jsonl"
 
     def write_table(self, name: str, columns: Columns) -> None:
-        """Write one Parquet table from columns of equal length."""
+        """Write one Parquet table from columns of equal length; none at all make an empty table."""
         fresh = self.folder / f".{name}.parquet"
-        pq.write_table(pa.table({key: pa.array(values) for key, values in columns.items()}), fresh)
+        schema = pa.schema(TABLES[name])
+        pq.write_table(pa.table({key: columns.get(key, []) for key in schema.names}, schema=schema), fresh)
         fresh.replace(self.folder / f"{name}.parquet")
 
     def read_table(self, name: str) -> pa.Table:
@@ -111,23 +135,28 @@ class Record:
     def read_transcripts(self) -> dict[str, Any] | None:
         """The transcripts, or None when the run was killed before it had measured them."""
         path = self.folder / "transcripts.json"
-        return json.loads(path.read_text()) if path.exists() else None
+        try:
+            stored: dict[str, Any] = json.loads(path.read_text())
+        except FileNotFoundError:
+            return None
+        except (OSError, ValueError) as error:
+            raise RecordError(f"{path}: cannot be read ({error}); start another run") from None
+        return stored
 
     def finish(self, results: Mapping[str, Any]) -> None:
         """Mark the run as complete, with what came out of it."""
         self.manifest = {**self.manifest, "state": COMPLETE, **results}
         self._write_json("manifest.json", self.manifest)
 
-    def _check_resumable(self, scenario: Scenario) -> None:
-        if self.complete:
-            raise RecordError(f"{self.folder}: holds a complete run; choose another directory with -o")
-        theirs, ours = self.manifest["scenario"], scenario.model_dump(mode="json")
-        if theirs != ours:
-            keys = [key for key in ours if theirs.get(key) != ours[key]]
-            raise RecordError(
-                f"{self.folder}: an unfinished run of another scenario (it differs in {', '.join(keys)});"
-                " choose another directory with -o"
-            )
+    def _check_resumable(self, fixed: Mapping[str, Any]) -> None:
+        for part, ours in fixed.items():
+            theirs = self.manifest[part]
+            if theirs != ours:
+                keys = ", ".join(sorted(key for key in {*ours, *theirs} if theirs.get(key) != ours.get(key)))
+                raise RecordError(
+                    f"{self.folder}: holds a run with another {part} (it differs in {keys});"
+                    " choose another directory with -o"
+                )
 
     def _write_json(self, name: str, content: Mapping[str, Any]) -> None:
         fresh = self.folder / f".{name}"

@@ -39,13 +39,16 @@ def names() -> tuple[str, ...]:
 
 def status(name: str) -> Status:
     """What a backend offers and what it lacks; raises BackendNotFound."""
-    entry = _entry(name)
+    entry, rival = _entry(name)
     package = entry.dist.name if entry.dist else "unknown"
     version = entry.dist.version if entry.dist else "unknown"
     install = f"pip install {package}"
+    if rival:
+        problem = f"the packages {package} and {rival} both offer it"
+        return Status(name, package, version, None, (), problem, f"pip uninstall {rival}")
     try:
         capabilities = _backend_class(entry).capabilities
-    except (ImportError, AttributeError) as error:
+    except Exception as error:  # a foreign package may fail in any way; the others must still be listed
         return Status(name, package, version, None, (), f"{type(error).__name__}: {error}", install)
     missing = tuple(need for need in capabilities.needs if find_spec(need) is None)
     return Status(name, package, version, capabilities, missing, "", install)
@@ -57,7 +60,10 @@ def load(name: str) -> Backend:
     if not found.available:
         why = found.problem or f"{', '.join(found.missing)} cannot be imported"
         raise BackendUnavailable(name, why, found.install)
-    backend: object = _backend_class(_entry(name))()
+    try:
+        backend: object = _backend_class(_entry(name)[0])()
+    except Exception as error:  # as above
+        raise BackendUnavailable(name, f"{type(error).__name__}: {error}", found.install) from error
     if not isinstance(backend, Backend):
         lacks = ", ".join(sorted(name for name in dir(Backend) if name[0] != "_" and not hasattr(backend, name)))
         why = f"it lacks {lacks}; a backend that only infers inherits capcsim.crypto.voting.Voting"
@@ -85,15 +91,13 @@ def _installed(requirement: str) -> bool:
     return True
 
 
-def _entry(name: str) -> EntryPoint:
-    found = [entry for entry in entry_points(group=GROUP) if entry.name == name]
+def _entry(name: str) -> tuple[EntryPoint, str]:
+    """The entry point of a backend, and the name of another package that offers it too, if one does."""
+    found = sorted((e for e in entry_points(group=GROUP) if e.name == name), key=lambda e: _package(e.dist))
     if not found:
         raise BackendNotFound(name, names())
-    packages = sorted({_package(entry.dist) for entry in found})
-    if len(packages) > 1:
-        why = f"the packages {' and '.join(packages)} both offer it"
-        raise BackendUnavailable(name, why, f"pip uninstall {packages[-1]}")
-    return found[0]
+    rivals = [_package(entry.dist) for entry in found if _package(entry.dist) != _package(found[0].dist)]
+    return found[0], rivals[0] if rivals else ""
 
 
 def _package(dist: Distribution | None) -> str:

@@ -2,7 +2,7 @@
 
 from collections import Counter
 from collections.abc import Sequence
-from dataclasses import dataclass, fields
+from dataclasses import dataclass
 from statistics import fmean, median
 from typing import Any
 
@@ -10,12 +10,12 @@ import numpy as np
 from numpy.typing import NDArray
 
 from capcsim.backend import Capabilities
-from capcsim.costs.measure import Measurements
+from capcsim.costs.measured import Measurements
 from capcsim.learning.datasets import Dataset
 from capcsim.learning.metrics import Quality
 from capcsim.privacy.ledger import Ledger
 from capcsim.protocol import Voter
-from capcsim.record import Record
+from capcsim.record import TABLES, Record
 from capcsim.scenario import Scenario
 from capcsim.simulation.world import QueryRow, Simulated
 
@@ -33,7 +33,6 @@ class Outcome:
     scenario: Scenario
     capabilities: Capabilities
     dataset: Dataset
-    planned: Sequence[int]
     asked: Sequence[NDArray[np.int64]]
     voters: Sequence[Voter]
     votes: Sequence[NDArray[np.int64]]
@@ -70,9 +69,9 @@ def write_tables(record: Record, outcome: Outcome) -> None:
     """Tables `queries`, `compute`, `messages`, `metrics`; `votes` was written when the votes were cast."""
     record.write_table("queries", _query_columns(outcome))
     log = outcome.simulated.log
-    for name, rows in (("compute", log.compute), ("messages", log.messages)):
-        columns = [field.name for field in fields(rows[0])] if rows else []
-        record.write_table(name, {column: [getattr(row, column) for row in rows] for column in columns})
+    logs: dict[str, Sequence[Any]] = {"compute": log.compute, "messages": log.messages}
+    for name, rows in logs.items():
+        record.write_table(name, {column: [getattr(row, column) for row in rows] for column in TABLES[name]})
     record.write_table("metrics", _metric_columns(outcome))
 
 
@@ -129,42 +128,33 @@ def _querier(outcome: Outcome, querier: int) -> dict[str, Any]:
         "simulated_s": max((row.labelled_s for row in rows), default=0.0),
         "latency_median_s": median(latencies_s) if latencies_s else None,
         "latency_max_s": max(latencies_s, default=None),
-        "bytes": sum(message.nbytes for message in messages),
+        "bytes": sum(message.nbytes for message in messages if message.network),
         "stopped": _stopped(outcome, querier, rows),
     }
 
 
 def _stopped(outcome: Outcome, querier: int, rows: Sequence[QueryRow]) -> str:
     """Why a querying party asked no further."""
-    refusal = outcome.simulated.stopped.get(querier)
-    if refusal:
-        return refusal
-    wanted, planned = outcome.scenario.queries.per_querier, outcome.planned[querier]
-    lost = sum(row.label < 0 for row in rows)
+    wanted, ledger = outcome.scenario.queries.per_querier, outcome.ledger
+    lost = sum("no quorum" in row.why for row in rows)
     without = f"; {lost} stayed without a label for lack of a quorum" if lost else ""
-    if planned == wanted:
-        return f"asked all {wanted} queries{without}"
-    ledger, scope = outcome.ledger, outcome.scenario.privacy.budget_scope
-    total = planned if scope == "querier" else sum(outcome.planned)
-    epsilon = ledger.accountant.epsilon(total + 1)
-    return (
-        f"privacy budget: label {total + 1} of the {scope} would take epsilon to {epsilon:.4f},"
-        f" past {ledger.budget:g}{without}"
-    )
+    reason = outcome.simulated.stopped.get(querier)
+    if reason is None and len(rows) < wanted:
+        reason = str(ledger.refusal(querier, ledger.charged(querier) + 1))
+    return (reason or f"asked all {wanted} queries") + without
 
 
 def _execution(outcome: Outcome) -> dict[str, Any]:
     """How much real cryptography gave the transcripts, and whether it agreed with the reference."""
-    measured, agreement = outcome.measured, outcome.measured.agreement
-    batch = outcome.scenario.queries.batch
+    measured = outcome.measured
+    agreement = measured.agreement + measured.earlier
     voters = Counter(voter.party for voter in outcome.voters)
+    asked = {(row.querier, row.batch) for row in outcome.simulated.queries}
     return {
         "mode": outcome.scenario.protocol.execute,
-        "pairs": sum(
-            -(-count // batch) * (len(outcome.voters) - voters[querier])
-            for querier, count in enumerate(outcome.planned)
-        ),
-        "pairs_executed": agreement.pairs,
+        "pairs": sum(len(outcome.voters) - voters[querier] for querier, _ in asked),
+        "pairs_executed": measured.agreement.pairs,
+        "pairs_executed_earlier": measured.earlier.pairs,
         "strata": len(measured.samples),
         "strata_reused": measured.reused_strata,
         "votes_compared": agreement.votes,

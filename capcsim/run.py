@@ -6,7 +6,7 @@ measurements, charges, labels; all else follows from the scenario and the seed.
 
 from collections.abc import Callable
 from contextlib import ExitStack, closing
-from dataclasses import asdict
+from hashlib import sha256
 from pathlib import Path
 from typing import Any, Protocol
 
@@ -14,11 +14,12 @@ import numpy as np
 from numpy.typing import NDArray
 
 from capcsim import registry
-from capcsim.backend import VOTE_RING_BITS, Step
-from capcsim.costs.cache import TranscriptCache, host, versions
-from capcsim.costs.measure import Agreement, Bench, MeasuredCosts, Measurements, Pair
-from capcsim.costs.transcripts import from_json, to_json
+from capcsim.backend import VOTE_RING_BITS
+from capcsim.costs.cache import MeasurementCache, host, versions
+from capcsim.costs.measure import Bench, Pair
+from capcsim.costs.measured import MeasuredCosts, Measurements
 from capcsim.crypto.shares import reconstruct, share
+from capcsim.errors import RecordError
 from capcsim.journal import Journal
 from capcsim.learning.datasets import load_dataset
 from capcsim.learning.metrics import Quality, quality
@@ -62,11 +63,15 @@ def run_scenario(
 ) -> Record:
     """Run a scenario into a directory, or finish the run that was killed there; returns the record.
 
+    A run that is complete already is left as it is.
+
     `measure` ignores transcripts measured earlier; `workers` processes train. Raises a CapcsimError for
     anything that the user can mend.
     """
     run = _Run(scenario, workers, progress or Silent())
-    record = Record.start(folder, scenario, {"host": host(), "versions": versions()})
+    record = Record.start(folder, scenario, {"versions": versions()}, {"host": host()})
+    if record.complete:
+        return record
     with ExitStack() as stack:
         stack.enter_context(closing(run.backend))
         ledger = stack.enter_context(closing(run.open_ledger(record)))
@@ -79,24 +84,6 @@ def run_scenario(
         write_tables(record, outcome)
         record.finish(summarise(record, outcome))
     return record
-
-
-def plan_labels(scenario: Scenario, accountant: Accountant) -> list[int]:
-    """How many queries each querying party asks: what it wants, cut to what its budget can ever pay for.
-
-    This looks at no vote. A shared budget is dealt out batch by batch in turn.
-    """
-    wanted, queriers = scenario.queries.per_querier, scenario.parties.queriers
-    if scenario.privacy.budget_scope == "querier":
-        return [accountant.affordable(scenario.privacy.epsilon, wanted)] * queriers
-    left = accountant.affordable(scenario.privacy.epsilon, wanted * queriers)
-    planned = [0] * queriers
-    while left and min(planned) < wanted:
-        for querier in range(queriers):
-            dealt = min(scenario.queries.batch, wanted - planned[querier], left)
-            planned[querier] += dealt
-            left -= dealt
-    return planned
 
 
 class _Run:
@@ -112,6 +99,7 @@ class _Run:
         self.accountant = Accountant(self.mechanism, scenario.privacy.delta)
         self.voters: list[Voter] = []
         self.own: list[Classifier] = []
+        self.affordable = 0
         self.planned: list[int] = []
         self.asked: list[NDArray[np.int64]] = []
         self.votes: list[Votes] = []
@@ -139,8 +127,12 @@ class _Run:
 
     def plan_queries(self) -> None:
         """What each querying party asks about, and everybody's votes on it by the reference."""
-        self.planned = plan_labels(self.scenario, self.accountant)
-        for querier, count in enumerate(self.planned):
+        wanted, privacy = self.scenario.queries.per_querier, self.scenario.privacy
+        # Without faults every query that is asked is charged; with faults one may be lost and another asked.
+        self.affordable = self.accountant.affordable(privacy.epsilon, wanted)
+        count = wanted if self.scenario.faults.drop_probability else self.affordable
+        self.planned = [count] * self.scenario.parties.queriers
+        for querier in range(self.scenario.parties.queriers):
             pool = self.parts.pools[querier]
             generator = self.seeds.generator("select", querier)
             x = self.dataset.x[pool]
@@ -168,11 +160,12 @@ class _Run:
             self.mechanism,
             samples=protocol.samples,
             seeds=self.seeds,
-            cache=TranscriptCache(self.backend, reading=not fresh),
+            cache=MeasurementCache(self.backend, reading=not fresh),
         )
-        pairs = self._pairs()
-        bench.sample(pairs, self._progress.stage("measuring pairs", 0))
-        bench.guardian(pairs, self._progress.stage("measuring the guardian", 0))
+        pairs = self._pairs(self.planned)
+        foreseen = pairs + self._pairs([self.affordable] * len(self.planned))
+        bench.sample(foreseen, self._progress.stage("measuring pairs", 0))
+        bench.guardian(foreseen, self._progress.stage("measuring the guardian", 0))
         if protocol.execute == "all":
             bench.execute(pairs, self._progress.stage("executing every pair", len(pairs)))
         self._keep(record, bench.result)
@@ -201,7 +194,6 @@ class _Run:
             scenario=self.scenario,
             capabilities=self.backend.capabilities,
             dataset=self.dataset,
-            planned=self.planned,
             asked=self.asked,
             voters=self.voters,
             votes=[reconstruct(shares, VOTE_RING_BITS) for shares in self.votes],
@@ -234,11 +226,11 @@ class _Run:
         rows = self.parts.evaluation
         return quality(model.predict(self.dataset.x[rows]), self.dataset.y[rows], self.dataset.classes)
 
-    def _pairs(self) -> list[Pair]:
-        """Every execution of steps 1a to 1c: querying party, batch, other party's voter."""
+    def _pairs(self, counts: list[int]) -> list[Pair]:
+        """Every execution of steps 1a to 1c for so many queries each: querying party, batch, other party's voter."""
         return [
             Pair(querier, number, batch, voter)
-            for querier, count in enumerate(self.planned)
+            for querier, count in enumerate(counts)
             for number, batch in enumerate(batches(count, self.scenario.queries.batch))
             for voter in self.voters
             if voter.party != querier
@@ -252,25 +244,22 @@ class _Run:
     def _keep(self, record: Record, measured: Measurements) -> None:
         """Write down the votes, then the transcripts: once these are there, measuring is over."""
         write_votes(record, self.voters, [reconstruct(shares, VOTE_RING_BITS) for shares in self.votes])
-        record.write_transcripts(
-            {
-                "samples": {name: [to_json(t) for t in found] for name, found in measured.samples.items()},
-                "own": [[*key, to_json(transcript)] for key, transcript in measured.own.items()],
-                "agreement": asdict(measured.agreement),
-                "reused_strata": measured.reused_strata,
-            }
-        )
+        record.write_transcripts({"inputs": self._inputs_digest(), **measured.to_json()})
 
     def _measured_before(self, record: Record, stored: dict[str, Any]) -> Measurements:
-        """What the killed run had measured, and the votes that it had executed."""
+        """What the killed run had measured, and the votes that it had executed; raises RecordError."""
+        if stored["inputs"] != self._inputs_digest():
+            raise RecordError(f"{record.folder}: the data set has changed since this run began; start another run")
         shape = self.votes[0].shape[1], self.dataset.classes
         self.votes = [share(one_hot, VOTE_RING_BITS) for one_hot in read_votes(record, self.planned, *shape)]
-        return Measurements(
-            samples={name: tuple(map(from_json, found)) for name, found in stored["samples"].items()},
-            agreement=Agreement(**stored["agreement"]),
-            reused_strata=stored["reused_strata"],
-            own={(Step(step), *key): from_json(nodes) for step, *key, nodes in stored["own"]},
-        )
+        return Measurements.from_json(stored)
+
+    def _inputs_digest(self) -> str:
+        """A digest of the samples that were selected and of the whole data set."""
+        digest = sha256(self.dataset.x.tobytes() + self.dataset.y.tobytes())
+        for rows in self.asked:
+            digest.update(rows.astype(np.int64).tobytes())
+        return digest.hexdigest()[:32]
 
 
 def _mechanism(scenario: Scenario) -> Mechanism:

@@ -19,6 +19,7 @@ Count: TypeAlias = Annotated[int, Field(ge=1, strict=True)]
 Positive: TypeAlias = Annotated[float, Field(gt=0, allow_inf_nan=False, strict=True)]
 NotNegative: TypeAlias = Annotated[float, Field(ge=0, allow_inf_nan=False, strict=True)]
 Probability: TypeAlias = Annotated[float, Field(ge=0, lt=1, strict=True)]
+Noise: TypeAlias = Annotated[float, Field(gt=0, le=1e5, allow_inf_nan=False, strict=True)]
 ModelKind: TypeAlias = Literal["logistic", "mlp", "cryptonet-relu"]
 
 
@@ -71,8 +72,8 @@ class Privacy(Section):
     """The noise, the budget, and who shares it."""
 
     mechanism: Literal["gnmax", "lnmax"] = "gnmax"
-    sigma: Positive | None = Field(None, description="discrete Gaussian noise, in votes; for gnmax")
-    scale: Positive | None = Field(None, description="discrete Laplace noise, in votes; for lnmax")
+    sigma: Noise | None = Field(None, description="discrete Gaussian noise, in votes; for gnmax")
+    scale: Noise | None = Field(None, description="discrete Laplace noise, in votes; for lnmax")
     epsilon: Positive
     delta: Annotated[float, Field(gt=0, lt=1, strict=True)]
     noise: Literal["real", "simulation"] = Field("real", description="simulation: seeded, protects nobody")
@@ -191,10 +192,10 @@ def _check_privacy(scenario: Scenario) -> None:
     if getattr(privacy, other) is not None:
         allowed = f"remove it: {privacy.mechanism} takes privacy.{wanted}"
         raise ScenarioError(f"privacy.{other}", getattr(privacy, other), allowed)
-    room = (1 << 31) - scenario.voters
-    if 40 * noise >= room:
-        allowed = f"below {room / 40:.4g}: counts and noise must fit the ring of votes mod 2^32"
-        raise ScenarioError(f"privacy.{wanted}", noise, allowed)
+    room = (1 << 31) - int(40 * noise)
+    if scenario.voters >= room:
+        allowed = f"fewer than {room // scenario.parties.virtual_per_party}: votes and noise must fit a ring of 2^32"
+        raise ScenarioError("parties.count", scenario.parties.count, allowed)
 
 
 def _check_protocol(scenario: Scenario) -> None:
@@ -215,7 +216,8 @@ def load_scenario(
 ) -> Scenario:
     """A scenario from a TOML file, or from the name of one that ships with capcsim.
 
-    `overrides` are "a.b=v" with v as in TOML (a bare word is a string). Raises ScenarioError.
+    `overrides` are "a.b=v" with v as in TOML (a bare word is a string); "a.b=" removes the key. Raises
+    ScenarioError.
     """
     path = find_scenario(name)
     tree = _read_toml(path)
@@ -282,7 +284,10 @@ def _set(tree: dict[str, Any], override: str) -> None:
         if not isinstance(child, dict):
             raise ScenarioError("--set", override, f"{step} is a value here, not a section")
         tree = child
-    tree[steps[-1]] = value
+    if text.strip():
+        tree[steps[-1]] = value
+    else:
+        tree.pop(steps[-1], None)
 
 
 def _anchor_data_path(tree: dict[str, Any], folder: Path) -> None:

@@ -81,12 +81,32 @@ def test_run_without_a_folder_makes_one_under_runs(call: Call, tmp_path: Path, m
     assert (folder / "report.html").exists()
 
 
-def test_an_unfinished_run_is_resumed_and_a_complete_one_kept(call: Call, tmp_path: Path) -> None:
+def test_the_same_command_again_shows_the_run_that_is_there(call: Call, tmp_path: Path) -> None:
     folder = str(tmp_path / "run")
-    assert call("run", "smoke", "-o", folder, *QUICK)[0] == 0
-    code, printed, errors = call("run", "smoke", "-o", folder, *QUICK)
+    first, again = (call("run", "smoke", "-o", folder, "--json", *QUICK) for _ in range(2))
+    assert first == again
+    code, printed, errors = call("run", "smoke", "-o", folder, "--seed", "99", *QUICK)
     assert (code, printed) == (2, "")
-    assert "holds a complete run" in errors
+    assert "holds a run with another scenario (it differs in seed)" in errors
+
+
+def test_two_runs_in_one_second_get_two_directories(
+    call: Call, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    from capcsim.cli import _new_folder
+
+    monkeypatch.chdir(tmp_path)
+    assert len({_new_folder("smoke") for _ in range(5)}) == 5
+
+
+def test_a_file_is_no_directory_and_markup_in_a_title_is_text(call: Call, tmp_path: Path) -> None:
+    (tmp_path / "file").write_text("mine")
+    code, _, errors = call("run", "smoke", "-o", str(tmp_path / "file"), *QUICK)
+    assert code == 2
+    assert "is a file; choose another directory" in errors
+    code, printed, _ = call("run", "smoke", "-o", str(tmp_path / "run"), "--set", "title='x [/bold] y'", *QUICK)
+    assert code == 0
+    assert "x [/bold] y" in printed
 
 
 def test_a_run_cannot_be_reported_before_its_end(call: Call, tmp_path: Path) -> None:

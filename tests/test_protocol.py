@@ -3,7 +3,7 @@
 from collections.abc import Callable, Iterator
 from contextlib import ExitStack, closing
 from pathlib import Path
-from typing import Any
+from typing import Any, ClassVar
 
 import numpy as np
 import pytest
@@ -13,7 +13,7 @@ from hypothesis import strategies as st
 from capcsim.backend import VOTE_RING_BITS, Prepared, PublicModel, Role, Step
 from capcsim.crypto.programs import run_local
 from capcsim.crypto.shares import reconstruct, share
-from capcsim.errors import InputError
+from capcsim.errors import InputError, RecordError
 from capcsim.journal import Journal
 from capcsim.privacy.accountant import Accountant
 from capcsim.privacy.ledger import BudgetScope, Ledger
@@ -41,6 +41,8 @@ Build = Callable[..., Collaboration]
 
 class NoNoise:
     """Makes labels a function of the votes."""
+
+    repeats: ClassVar[bool] = True
 
     def name(self, querier: int, query: int, counted: Any) -> str:
         return f"{querier} {query} {counted}"
@@ -142,6 +144,30 @@ def test_after_a_kill_between_charge_and_label_the_same_seeded_draw_is_the_same_
     again = build(votes, noise)
     again.aggregate(0, [0], range(2, 12))
     assert again.ledger.charged(0) == 1
+
+
+def test_a_label_without_a_charge_means_that_the_ledger_was_lost(build: Build, tmp_path: Path) -> None:
+    votes = one_hot([[0] * 5] * 12)
+    first = build(votes, RealNoise(GNMax(7.0)))
+    first.aggregate(0, range(3), range(2, 12))
+    stop(first)
+    lines = (tmp_path / "ledger").read_bytes().splitlines(keepends=True)
+    (tmp_path / "ledger").write_bytes(b"".join(lines[:2]))
+    with pytest.raises(RecordError, match="the label of query 1 of querying party 0 went out, but the ledger"):
+        build(votes, RealNoise(GNMax(7.0)))
+
+
+@pytest.mark.parametrize(("real", "left"), [(True, 2), (False, 3)])
+def test_what_a_run_can_still_release_leaves_out_charges_that_were_lost(build: Build, real: bool, left: int) -> None:
+    noise = RealNoise(GNMax(7.0)) if real else SimulatedNoise(GNMax(7.0), Seeds(3))
+    votes = one_hot([[0] * 5] * 12)
+    killed = build(votes, noise, budget=1.4)  # three labels
+    killed.ledger.reserve(0, 0, noise.name(0, 0, list(range(2, 12))))
+    stop(killed)
+    again = build(votes, noise, budget=1.4)
+    assert again.affordable(0, 9) == left
+    again.aggregate(0, [0, 1], range(2, 12))
+    assert again.affordable(0, 9) == left - 2
 
 
 def test_another_counted_set_is_another_release(build: Build) -> None:

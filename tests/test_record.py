@@ -12,7 +12,7 @@ Build = Callable[..., Scenario]
 
 
 def test_a_new_record_is_running_until_it_is_finished(tmp_path: Path, scenario: Build) -> None:
-    record = Record.start(tmp_path / "run", scenario(), {"host": {"cpu": "x"}})
+    record = Record.start(tmp_path / "run", scenario(), {}, {"host": {"cpu": "x"}})
     assert not record.complete
     assert Record.load(record.folder).manifest == record.manifest
     record.finish({"summary": {"title": "t"}})
@@ -27,9 +27,12 @@ def test_tables_and_transcripts_come_back(tmp_path: Path, scenario: Build) -> No
     assert record.read_transcripts() is None
     record.write_transcripts({"samples": {"a": [[["querier", 0.5]]]}})
     assert record.read_transcripts() == {"samples": {"a": [[["querier", 0.5]]]}}
-    columns = {"query": [0, 1], "counted": [[1, 2], []], "why": ["", "late"]}
-    record.write_table("queries", columns)
-    assert record.read_table("queries").to_pydict() == columns
+    columns = {"querier": [0, 0], "query": [0, 1], "voter": [4, 4], "party": [2, 2], "vote": [9, 1]}
+    record.write_table("votes", columns)
+    assert record.read_table("votes").to_pydict() == columns
+    record.write_table("queries", {})
+    assert record.read_table("queries").num_rows == 0
+    assert {"counted", "labelled_s", "why"} <= set(record.read_table("queries").column_names)
 
 
 def test_a_folder_with_other_files_is_left_alone(tmp_path: Path, scenario: Build) -> None:

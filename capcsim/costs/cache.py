@@ -11,11 +11,17 @@ from importlib.util import find_spec
 from pathlib import Path
 from typing import Any
 
-from capcsim.backend import Backend, Transcript
-from capcsim.costs.transcripts import from_json, to_json
+from capcsim.backend import Backend
+from capcsim.errors import RecordError
 
 LIBRARIES = ("numpy", "torch", "numba", "tenseal", "crypten")
-SOURCES = ("capcsim.crypto", "capcsim.fixed_point", "capcsim.protocol")
+SOURCES = (
+    "capcsim.crypto",
+    "capcsim.fixed_point",
+    "capcsim.protocol",
+    "capcsim.privacy.noise",
+    "capcsim.costs.measure",
+)
 
 
 def cache_folder() -> Path:
@@ -43,8 +49,11 @@ def host() -> dict[str, Any]:
     return {"cpu": model, "cores": os.cpu_count(), "system": platform.system(), "machine": platform.machine()}
 
 
-class TranscriptCache:
-    """Samples by stratum, for one backend on this host; with `reading` off it only stores."""
+class MeasurementCache:
+    """What was measured under one name, for one backend on this host; with `reading` off it only stores.
+
+    Raises RecordError where its folder cannot be written. A damaged file counts as absent.
+    """
 
     def __init__(self, backend: Backend, *, reading: bool = True) -> None:
         self._folder, self._reading = cache_folder() / "transcripts", reading
@@ -56,40 +65,42 @@ class TranscriptCache:
             "source": _digest((*SOURCES, package)),
         }
 
-    def load(self, stratum: str) -> tuple[Transcript, ...] | None:
-        """The samples of a stratum, or None where none were measured under these conditions."""
-        path = self._path(stratum)
-        if not self._reading or not path.exists():
+    def load(self, name: str) -> dict[str, Any] | None:
+        """What was stored, or None where nothing was measured under these conditions."""
+        if not self._reading:
             return None
-        return tuple(from_json(nodes) for nodes in json.loads(path.read_text())["transcripts"])
+        try:
+            content: dict[str, Any] = json.loads(self._path(name).read_text())
+        except (OSError, ValueError):
+            return None
+        return content
 
-    def store(self, stratum: str, transcripts: Iterable[Transcript]) -> None:
-        """Keep the samples of a stratum; the file appears whole or not at all."""
-        path = self._path(stratum)
-        path.parent.mkdir(parents=True, exist_ok=True)
-        content = {
-            **self._identity,
-            "stratum": stratum,
-            "transcripts": [to_json(transcript) for transcript in transcripts],
-        }
+    def store(self, name: str, measured: dict[str, Any]) -> None:
+        """Keep what was measured; the file appears whole or not at all."""
+        path = self._path(name)
         fresh = path.with_suffix(f".{os.getpid()}")
-        fresh.write_text(json.dumps(content))
-        fresh.replace(path)
+        try:
+            path.parent.mkdir(parents=True, exist_ok=True)
+            fresh.write_text(json.dumps({**self._identity, "name": name, **measured}))
+            fresh.replace(path)
+        except OSError as error:
+            why = f"cannot be written ({error.strerror}); set CAPCSIM_CACHE to a folder that can"
+            raise RecordError(f"{path.parent}: {why}") from None
 
-    def _path(self, stratum: str) -> Path:
-        key = json.dumps({**self._identity, "stratum": stratum}, sort_keys=True)
+    def _path(self, name: str) -> Path:
+        key = json.dumps({**self._identity, "name": name}, sort_keys=True)
         return self._folder / f"{hashlib.sha256(key.encode()).hexdigest()[:32]}.json"
 
 
 def _digest(modules: Iterable[str]) -> str:
-    """A digest of the source that decides what a transcript looks like."""
+    """A digest of the source that decides what a transcript looks like, subpackages included."""
     digest = hashlib.sha256()
     for module in modules:
         spec = find_spec(module)
         origin = Path(spec.origin) if spec and spec.origin else None
         if origin is None:
             continue
-        files = sorted(origin.parent.glob("*.py")) if origin.name == "__init__.py" else [origin]
+        files = sorted(origin.parent.rglob("*.py")) if origin.name == "__init__.py" else [origin]
         for file in files:
             digest.update(file.read_bytes())
     return digest.hexdigest()[:32]

@@ -5,7 +5,7 @@ warm-up, or all of them.
 """
 
 from collections.abc import Callable, Iterator, Sequence
-from dataclasses import dataclass, field
+from dataclasses import asdict, dataclass, replace
 
 import numpy as np
 from numpy.typing import NDArray
@@ -14,14 +14,15 @@ from threadpoolctl import threadpool_limits
 from capcsim.backend import (
     VOTE_RING_BITS,
     Backend,
-    PublicModel,
     ReleaseNoise,
     Role,
     Session,
     Step,
     Transcript,
 )
-from capcsim.costs.cache import TranscriptCache
+from capcsim.costs.cache import MeasurementCache
+from capcsim.costs.measured import Agreement, Measurements, Stratum, guardian_group, pair_group
+from capcsim.costs.transcripts import from_json, to_json
 from capcsim.crypto.programs import run_local
 from capcsim.crypto.shares import reconstruct
 from capcsim.crypto.voting import noisy_argmax
@@ -40,7 +41,7 @@ from capcsim.protocol import (
 from capcsim.seeds import Seeds
 
 PAIR_STEPS = (Step.SETUP, Step.INFER, Step.ARGMAX, Step.AGGREGATE)
-GUARDIAN = "guardian"
+GUARDIAN_STEPS = (Step.SETUP, Step.AGGREGATE, Step.RELEASE)
 
 
 @dataclass(frozen=True, slots=True)
@@ -51,45 +52,6 @@ class Pair:
     batch: int
     queries: range
     voter: Voter
-
-
-@dataclass
-class Agreement:
-    """How often real execution gave the vote that `reference` gives."""
-
-    pairs: int = 0
-    votes: int = 0
-    disagreements: int = 0
-
-    def upper_bound(self, confidence: float = 0.95) -> float | None:
-        """Clopper-Pearson upper confidence bound on the rate of disagreement; None without a vote."""
-        from scipy.stats import beta
-
-        if self.votes == 0:
-            return None
-        if self.disagreements == self.votes:
-            return 1.0
-        return float(beta.ppf(confidence, self.disagreements + 1, self.votes - self.disagreements))
-
-
-@dataclass
-class Measurements:
-    """Transcripts by stratum, what was executed, and (mode "all") each pair's own transcripts and votes."""
-
-    samples: dict[str, tuple[Transcript, ...]] = field(default_factory=dict)
-    agreement: Agreement = field(default_factory=Agreement)
-    reused_strata: int = 0
-    own: dict[tuple[Step, int, int, int], Transcript] = field(default_factory=dict)
-
-
-def group(public: PublicModel) -> str:
-    """The architecture, all that the cost of a pair depends on besides the batch."""
-    return f"{', '.join(public.layers)} mod 2^{public.ring_bits}"
-
-
-def stratum(step: Step, group_name: str, batch_size: int) -> str:
-    """The name under which samples are kept."""
-    return f"{step} | {group_name} | batch {batch_size}"
 
 
 class Bench:
@@ -107,23 +69,20 @@ class Bench:
         *,
         samples: int,
         seeds: Seeds,
-        cache: TranscriptCache,
+        cache: MeasurementCache,
     ) -> None:
         self._backend, self._inputs, self._votes, self._mechanism = backend, inputs, votes, mechanism
         self._samples, self._seeds, self._cache = samples, seeds, cache
         self._sessions: dict[tuple[int, int], tuple[Session, Transcript]] = {}
+        self._compared: set[tuple[int, int, int]] = set()
         self.result = Measurements()
 
     def sample(self, pairs: Sequence[Pair], advance: Callable[[int], None]) -> None:
         """Measure a random sample of every stratum of `pairs`, or take it from the cache."""
-        with threadpool_limits(1):
-            for number, (name, size, members) in enumerate(_strata(pairs)):
-                steps = [stratum(step, name, size) for step in PAIR_STEPS]
-                if not self._from_cache(steps):
-                    chosen = self._choose(members, number)
-                    runs = [self._run(pair) for pair in (chosen[0], *chosen)][1:]
-                    self._keep(steps, [list(column) for column in zip(*runs, strict=True)])
-                advance(1)
+        for number, (name, size, members) in enumerate(_strata(pairs)):
+            strata = [Stratum(step, name, size) for step in PAIR_STEPS]
+            self._measure(strata, self._choose(members, number), self._run)
+            advance(1)
 
     def execute(self, pairs: Sequence[Pair], advance: Callable[[int], None]) -> None:
         """Run every pair for real: its own transcripts, and its own votes in place of the reference's."""
@@ -139,14 +98,34 @@ class Bench:
 
     def guardian(self, pairs: Sequence[Pair], advance: Callable[[int], None]) -> None:
         """Measure the guardian's steps for every batch size: set-up, fixing the counted set, release."""
-        with threadpool_limits(1):
-            for size in sorted({len(pair.queries) for pair in pairs}):
-                steps = [stratum(step, GUARDIAN, size) for step in (Step.SETUP, Step.AGGREGATE, Step.RELEASE)]
-                if not self._from_cache(steps):
-                    first = next(pair for pair in pairs if len(pair.queries) == size)
-                    runs = [self._run_guardian(first) for _ in range(self._samples + 1)][1:]
-                    self._keep(steps, [list(column) for column in zip(*runs, strict=True)])
-                advance(1)
+        for size in sorted({len(pair.queries) for pair in pairs}):
+            first = next(pair for pair in pairs if len(pair.queries) == size)
+            _, voters, _, classes = self._votes[first.querier].shape
+            name = guardian_group(classes, voters, self._mechanism)
+            strata = [Stratum(step, name, size) for step in GUARDIAN_STEPS]
+            self._measure(strata, [first] * self._samples, self._run_guardian)
+            advance(1)
+
+    def _measure(
+        self, strata: Sequence[Stratum], chosen: Sequence[Pair], run: Callable[[Pair], tuple[Transcript, ...]]
+    ) -> None:
+        """Run the chosen pairs after a warm-up and keep a sample of each stratum, or use those of an earlier run."""
+        name = f"{strata[0].group} | batch {strata[0].size}"
+        stored = self._cache.load(name)
+        if stored is not None and min(map(len, stored["samples"])) >= self._samples:
+            columns = [tuple(map(from_json, column)) for column in stored["samples"]]
+            self.result.earlier += Agreement(**stored["agreement"])
+            self.result.reused_strata += len(strata)
+        else:
+            before = replace(self.result.agreement)
+            with threadpool_limits(1):
+                runs = [run(pair) for pair in (chosen[0], *chosen)][1:]
+            columns = [tuple(column) for column in zip(*runs, strict=True)]
+            now = self.result.agreement
+            new = (now.pairs - before.pairs, now.votes - before.votes, now.disagreements - before.disagreements)
+            samples = [[to_json(transcript) for transcript in column] for column in columns]
+            self._cache.store(name, {"samples": samples, "agreement": asdict(Agreement(*new))})
+        self.result.samples.update(zip(strata, columns, strict=True))
 
     def _choose(self, members: Sequence[Pair], number: int) -> list[Pair]:
         """As many pairs as samples, without repetition as long as there are enough."""
@@ -200,70 +179,18 @@ class Bench:
             raise ConformanceError(self._backend.name, f"infer differs from reference at {where}")
         votes = reconstruct(outcome.votes.values, VOTE_RING_BITS)
         expected = share_votes(reference)
-        agreement = self.result.agreement
-        agreement.pairs += 1
-        agreement.votes += len(x)
-        agreement.disagreements += int((votes != reconstruct(expected, VOTE_RING_BITS)).any(axis=1).sum())
-
-    def _from_cache(self, strata: Sequence[str]) -> bool:
-        """Take all of the strata from the cache, or none."""
-        found = [self._cache.load(name) for name in strata]
-        usable = [samples for samples in found if samples is not None and len(samples) >= self._samples]
-        if len(usable) < len(found):
-            return False
-        self.result.samples.update(zip(strata, usable, strict=True))
-        self.result.reused_strata += len(strata)
-        return True
-
-    def _keep(self, strata: Sequence[str], columns: Sequence[Sequence[Transcript]]) -> None:
-        for name, column in zip(strata, columns, strict=True):
-            self.result.samples[name] = tuple(column)
-            self._cache.store(name, column)
+        key = (pair.querier, pair.batch, pair.voter.index)
+        if key not in self._compared:
+            self._compared.add(key)
+            wrong = int((votes != reconstruct(expected, VOTE_RING_BITS)).any(axis=1).sum())
+            self.result.agreement += Agreement(1, len(x), wrong)
 
 
 def _strata(pairs: Sequence[Pair]) -> Iterator[tuple[str, int, list[Pair]]]:
     """(architecture, batch size, members), in a fixed order."""
     members: dict[tuple[str, int], list[Pair]] = {}
     for pair in pairs:
-        key = (group(pair.voter.prepared.public), len(pair.queries))
+        key = (pair_group(pair.voter.prepared.public), len(pair.queries))
         members.setdefault(key, []).append(pair)
     for (name, size), found in sorted(members.items()):
         yield name, size, found
-
-
-class MeasuredCosts:
-    """Answers the simulated world out of the measurements; which sample it gets is a matter of the seed."""
-
-    def __init__(self, measured: Measurements, sizes: Sequence[Sequence[int]], seeds: Seeds) -> None:
-        """`sizes[q][b]` is the number of queries in batch b of querying party q."""
-        self._measured, self._sizes, self._seeds = measured, sizes, seeds
-
-    def setup(self, querier: int, voter: Voter | None) -> Transcript:
-        """Keys and base transfers of one pair; None is the guardian."""
-        name = GUARDIAN if voter is None else self.group(voter)
-        largest = max(self._sizes[querier])
-        return self._draw(Step.SETUP, name, largest, querier, -1, -1 if voter is None else voter.index)
-
-    def pair(self, step: Step, querier: int, batch: int, voter: Voter) -> Transcript:
-        """Infer, argmax or aggregate of one pair and batch."""
-        own = self._measured.own.get((step, querier, batch, voter.index))
-        if own is not None:
-            return own
-        return self._draw(step, self.group(voter), self._sizes[querier][batch], querier, batch, voter.index)
-
-    def count(self, querier: int, batch: int) -> Transcript:
-        """Step 2 between the guardian and the querying party."""
-        return self._draw(Step.AGGREGATE, GUARDIAN, self._sizes[querier][batch], querier, batch, -1)
-
-    def release(self, querier: int, batch: int) -> Transcript:
-        """Step 3."""
-        return self._draw(Step.RELEASE, GUARDIAN, self._sizes[querier][batch], querier, batch, -1)
-
-    def group(self, voter: Voter) -> str:
-        """Voters of one architecture share the work of scope QUERY."""
-        return group(voter.prepared.public)
-
-    def _draw(self, step: Step, name: str, size: int, querier: int, batch: int, voter: int) -> Transcript:
-        samples = self._measured.samples[stratum(step, name, size)]
-        place = (list(Step).index(step), querier, batch + 1, voter + 1)
-        return samples[int(self._seeds.generator("replay", *place).integers(len(samples)))]

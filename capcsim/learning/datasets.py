@@ -74,8 +74,8 @@ def _npz(path: Path) -> Dataset:
         raise _bad(path, f"a readable npz file ({error.strerror or error})") from None
     except (ValueError, EOFError, BadZipFile) as error:
         raise _bad(path, f"an npz file of plain arrays ({error})") from None
-    if len(x) == 0:
-        raise _bad(path, "at least one sample; there is no sample in it")
+    if x.size == 0:
+        raise _bad(path, f"at least one sample with a feature; there is no sample in an x of shape {x.shape}")
     return Dataset(path.stem, _features(path, x), *_labels(path, y, len(x)))
 
 
@@ -100,8 +100,10 @@ def _features(path: Path, x: NDArray[np.generic]) -> NDArray[np.float32]:
 def _labels(path: Path, y: NDArray[np.generic], samples: int) -> tuple[NDArray[np.int64], int]:
     if y.shape != (samples,):
         raise _bad(path, f"y of shape ({samples},), one label a sample; it is {y.shape}")
-    if y.dtype.kind not in "iub" or int(y.min()) < 0:
-        raise _bad(path, f"y whole numbers from 0; it is {y.dtype} from {y.min()}")
+    if y.dtype.kind not in "iub":
+        raise _bad(path, f"y whole numbers from 0; it is {y.dtype}")
+    if int(y.min()) < 0 or int(y.max()) >= samples:
+        raise _bad(path, f"y numbered from 0 to classes - 1; it runs from {y.min()} to {y.max()}")
     labels = y.astype(np.int64)
     classes = int(labels.max()) + 1
     empty = np.flatnonzero(np.bincount(labels, minlength=classes) == 0)

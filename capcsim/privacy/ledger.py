@@ -26,7 +26,7 @@ class Ledger:
     def __init__(self, path: Path, accountant: Accountant, budget: float, scope: BudgetScope) -> None:
         self.accountant, self.budget, self.scope = accountant, budget, scope
         self._journal = Journal(path)
-        self._cleared = 0
+        self._searched, self._most = 0, 0
         self._reserved: set[tuple[int, int, str]] = set()
         self._charges: dict[str, int] = {}
         self._torn = 0
@@ -44,9 +44,9 @@ class Ledger:
         key = (querier, query, draw)
         if key in self._reserved:
             return
-        account, label = self.account(querier), self.charged(querier) + 1
-        if label > self._affordable(label):
-            raise PrivacyBudgetExceeded(account, label, self.accountant.epsilon(label), self.budget)
+        label = self._booked(querier) + 1
+        if label > self.affordable(label):
+            raise self.refusal(querier, label)
         self._journal.append({"kind": "reserve", "querier": querier, "query": query, "draw": draw})
         self._book(key)
 
@@ -54,9 +54,31 @@ class Ledger:
         """The account that a querying party draws on."""
         return f"querier {querier}" if self.scope is BudgetScope.QUERIER else "coalition"
 
+    def reserved(self) -> frozenset[tuple[int, int, str]]:
+        """Every charge whose content is known: (querier, query, draw)."""
+        return frozenset(self._reserved)
+
+    def torn(self) -> int:
+        """Charges of unknown content: lines that were cut short."""
+        return self._torn
+
+    def affordable(self, at_most: int) -> int:
+        """How many labels the budget pays for on one account in all, up to `at_most`."""
+        if at_most > self._searched:
+            # Searched ahead, so that few epsilons are computed.
+            self._searched = max(64, 2 * at_most)
+            self._most = self.accountant.affordable(self.budget, self._searched)
+        return min(self._most, at_most)
+
+    def refusal(self, querier: int, label: int) -> PrivacyBudgetExceeded:
+        """The error that says why the budget has no room for the label of this number."""
+        return PrivacyBudgetExceeded(self.account(querier), label, self.accountant.epsilon(label), self.budget)
+
     def charged(self, querier: int) -> int:
         """Labels charged to a querying party's account."""
-        return self._charges.get(self.account(querier), 0) + self._torn
+        booked = self._booked(querier)
+        # A torn line cannot have been the charge of an account that was full: it would have been refused.
+        return min(booked, max(booked - self._torn, self.affordable(booked)))
 
     def epsilon(self, querier: int) -> float:
         """Epsilon spent by a querying party's account."""
@@ -70,11 +92,9 @@ class Ledger:
         """Release the file."""
         self._journal.close()
 
-    def _affordable(self, label: int) -> int:
-        """A bound up to which labels are known to fit, searched ahead so that few epsilons are computed."""
-        if label > self._cleared:
-            self._cleared = self.accountant.affordable(self.budget, at_most=max(64, 2 * label))
-        return self._cleared
+    def _booked(self, querier: int) -> int:
+        """Known charges of an account and all torn ones, any of which may have been its own."""
+        return self._charges.get(self.account(querier), 0) + self._torn
 
     def _header(self) -> Entry:
         mechanism = self.accountant.mechanism

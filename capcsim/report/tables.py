@@ -4,6 +4,7 @@ from typing import Any
 
 from rich import box
 from rich.console import Group, RenderableType
+from rich.markup import escape
 from rich.table import Table
 from rich.text import Text
 
@@ -22,7 +23,7 @@ def new_table(title: str | None = None) -> Table:
 def summary(record: Record) -> RenderableType:
     """One row for each querying party, and under it what the figures rest on."""
     found: Row = record.manifest["summary"]
-    table = new_table(found["title"])
+    table = new_table(escape(found["title"]))
     table.add_column("querier", no_wrap=True)
     for column in ("labels", "label acc", "before", "after", "gain", "epsilon", "simulated", "bytes"):
         table.add_column(column, justify="right", no_wrap=True)
@@ -94,9 +95,12 @@ def _noise(privacy: Row) -> str:
 
 
 def _execution(execution: Row) -> str:
-    reused = execution["strata_reused"]
-    again = f", {reused} of {execution['strata']} strata of transcripts measured earlier" if reused else ""
-    text = f"Executed for real: {execution['pairs_executed']} of {execution['pairs']} pairs{again}"
+    text = f"Executed for real: {execution['pairs_executed']} of {execution['pairs']} pairs"
+    if execution["strata_reused"]:
+        text += (
+            f", and {execution['pairs_executed_earlier']} in earlier runs that gave"
+            f" {execution['strata_reused']} of {execution['strata']} strata of transcripts"
+        )
     if not execution["votes_compared"]:
         return text + "."
     text += f"; {execution['votes_disagreeing']} of {execution['votes_compared']} votes differ from the reference"

@@ -21,8 +21,25 @@ class Host:
     down: Link
 
 
-Shared: TypeAlias = dict[tuple[Scope, int], simpy.Event]
-"""Work that several pairs wait for and that runs once, by scope and its ordinal in the transcript."""
+Shared: TypeAlias = dict[tuple[str, Step, int], simpy.Event]
+"""Work that runs once and for which several pairs wait: by group, step, and ordinal in the transcript."""
+
+Ends: TypeAlias = dict[Role, simpy.Event]
+"""When each role is through with a transcript: the earliest moment at which it can begin the next one."""
+
+
+@dataclass(frozen=True, slots=True)
+class Place:
+    """What a replay belongs to: a querying party's batch, and the group of pairs that share work.
+
+    `once` and `per_batch` hold the work of scope QUERIER and QUERY that has been started already.
+    """
+
+    querier: int = 0
+    batch: int = 0
+    group: str = ""
+    once: Shared = field(default_factory=dict)
+    per_batch: Shared = field(default_factory=dict)
 
 
 @dataclass(frozen=True, slots=True)
@@ -44,12 +61,13 @@ class ComputeRow:
 
 @dataclass(frozen=True, slots=True)
 class MessageRow:
-    """One simulated message."""
+    """One simulated message; `network` is false between two participants on one machine."""
 
     querier: int
     batch: int
     sender: str
     receiver: str
+    network: bool
     step: Step
     phase: Phase
     nbytes: int
@@ -68,8 +86,9 @@ class Log:
 class Replayer:
     """Turns transcripts into simulated work and messages, and logs them.
 
-    Nodes of one pair run as soon as those in their `after` have ended. A node of scope QUERIER or QUERY
-    runs once among all the transcripts replayed with the same `shared`; the first one gives its duration.
+    A node runs as soon as those in its `after` have ended. Each role goes from one transcript to the next
+    on its own, as it would in life: it does not wait for the other to be through. A node of scope QUERIER
+    or QUERY runs once; the first pair that comes to it gives its duration.
     """
 
     def __init__(self, env: simpy.Environment, network: Network) -> None:
@@ -79,47 +98,55 @@ class Replayer:
         self,
         transcript: Transcript,
         hosts: Mapping[Role, Host],
-        *,
-        querier: int = 0,
-        batch: int = 0,
-        shared: Shared | None = None,
-    ) -> simpy.Event:
-        """Start a transcript now; the event comes when its last node has ended."""
-        shared = {} if shared is None else shared
+        place: Place,
+        start: Mapping[Role, simpy.Event] | None = None,
+    ) -> Ends:
+        """Start a transcript; `start` says what each role has to finish first."""
+        start = start or {}
         ordinals = dict.fromkeys(Scope, 0)
         events: list[simpy.Event] = []
         for node in transcript:
-            key = (node.scope, ordinals[node.scope])
+            known = {Scope.QUERIER: place.once, Scope.QUERY: place.per_batch, Scope.PAIR: {}}[node.scope]
+            key = (place.group, node.step, ordinals[node.scope])
             ordinals[node.scope] += 1
-            if node.scope is not Scope.PAIR and key in shared:
-                events.append(shared[key])
-                continue
-            after = [events[index] for index in node.after]
-            event: simpy.Event = self.env.process(self._run(node, after, hosts, querier, batch))
-            events.append(event)
-            if node.scope is not Scope.PAIR:
-                shared[key] = event
-        return self.env.all_of(events)
+            if key not in known:
+                after = [events[index] for index in node.after]
+                actor = _actor(node)
+                first = all(_actor(transcript[index]) is not actor for index in node.after)
+                if node.scope is Scope.PAIR and first and actor in start:
+                    after.append(start[actor])
+                known[key] = self.env.process(self._run(node, after, hosts, place))
+            events.append(known[key])
+        return self._ends(transcript, events, start)
+
+    def _ends(self, transcript: Transcript, events: list[simpy.Event], start: Mapping[Role, simpy.Event]) -> Ends:
+        """A role is through when its work is done and what it was sent has come; sent messages are on their way."""
+        own: dict[Role, list[simpy.Event]] = {role: [event] for role, event in start.items()}
+        for node, event in zip(transcript, events, strict=True):
+            own.setdefault(node.role if isinstance(node, Compute) else node.receiver, []).append(event)
+        return {role: self.env.all_of(waits) for role, waits in own.items()}
 
     def _run(
-        self,
-        node: Compute | Message,
-        after: list[simpy.Event],
-        hosts: Mapping[Role, Host],
-        querier: int,
-        batch: int,
+        self, node: Compute | Message, after: list[simpy.Event], hosts: Mapping[Role, Host], place: Place
     ) -> Generator[simpy.Event, Any, None]:
-        yield from after
+        # Not "yield from": SimPy sends each event's value back in, which a list's iterator does not take.
+        for event in after:  # noqa: UP028
+            yield event
         ready_s = self.env.now
         if isinstance(node, Compute):
             host = hosts[node.role]
             core, start_s = yield from host.machine.work(node.seconds)
-            work = (node.role, node.step, node.phase, ready_s, start_s, self.env.now)
-            self.log.compute.append(ComputeRow(querier, batch, host.name, host.machine.name, core, *work))
+            where = (place.querier, place.batch, host.name, host.machine.name, core, node.role)
+            self.log.compute.append(ComputeRow(*where, node.step, node.phase, ready_s, start_s, self.env.now))
             return
         sender, receiver = hosts[node.sender], hosts[node.receiver]
-        # Two participants on one machine need no network.
-        if sender.machine is not receiver.machine:
+        apart = sender.machine is not receiver.machine
+        if apart:
             yield from self.network.send(sender.up, receiver.down, node.nbytes)
-        row = (node.step, node.phase, node.nbytes, ready_s, self.env.now)
-        self.log.messages.append(MessageRow(querier, batch, sender.name, receiver.name, *row))
+        ends = (place.querier, place.batch, sender.name, receiver.name, apart)
+        self.log.messages.append(MessageRow(*ends, node.step, node.phase, node.nbytes, ready_s, self.env.now))
+
+
+def _actor(node: Compute | Message) -> Role:
+    """Who does it: the one that computes, or sends."""
+    return node.role if isinstance(node, Compute) else node.sender

@@ -5,8 +5,10 @@ At simulated step 2 the guardian fixes the counted set, and only then is the lab
 missing changes labels as it would in life.
 """
 
+from collections import Counter
 from collections.abc import Callable, Generator
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
+from math import ceil
 from typing import Any, Protocol
 
 import numpy as np
@@ -20,26 +22,26 @@ from capcsim.scenario import Machine as MachineSize
 from capcsim.seeds import Seeds
 from capcsim.simulation.machines import Machine
 from capcsim.simulation.network import Link, Network
-from capcsim.simulation.replay import Host, Log, Replayer, Shared
+from capcsim.simulation.replay import Ends, Host, Log, Place, Replayer, Shared
 
 
 class Costs(Protocol):
-    """Where the world gets transcripts from; each call may be answered by another measured sample."""
+    """Where the world gets transcripts from, by querying party, batch number and batch size."""
 
     def setup(self, querier: int, voter: Voter | None) -> Transcript:
         """Keys and base transfers of one pair; None is the guardian."""
 
-    def pair(self, step: Step, querier: int, batch: int, voter: Voter) -> Transcript:
-        """Infer, argmax or (step 2) the handing in of a share, of one pair and batch."""
+    def pair(self, step: Step, querier: int, batch: int, size: int, voter: Voter) -> Transcript:
+        """Infer, argmax or (step 2) the handing in of a share, of one pair."""
 
-    def count(self, querier: int, batch: int) -> Transcript:
+    def count(self, querier: int, batch: int, size: int) -> Transcript:
         """Step 2 between the guardian and the querying party."""
 
-    def release(self, querier: int, batch: int) -> Transcript:
+    def release(self, querier: int, batch: int, size: int) -> Transcript:
         """Step 3."""
 
-    def group(self, voter: Voter) -> str:
-        """Voters of one group share the work of scope QUERY."""
+    def group(self, voter: Voter | None) -> str:
+        """Pairs of one group share the work of scopes QUERIER and QUERY; None is the guardian."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -58,7 +60,11 @@ class QueryRow:
 
 @dataclass(frozen=True, slots=True)
 class Simulated:
-    """All that came out of the world. Utilisation is a share of the makespan, by core and by link."""
+    """All that came out of the world.
+
+    The makespan ends with the last label. Utilisation, by core and by link, is a share of the time until all
+    work has ended, late answers included.
+    """
 
     queries: list[QueryRow]
     log: Log
@@ -76,11 +82,23 @@ class Simulated:
         return np.array(queries, np.int64), np.array(labels, np.int64)
 
 
+@dataclass(frozen=True, slots=True)
+class _Batch:
+    """Queries of one querying party that travel together, and the voters whose shares came in."""
+
+    querier: int
+    number: int
+    queries: range
+    submitted_s: float
+    counted: tuple[int, ...] = ()
+
+
 class World:
     """One simulation; `run` it once.
 
-    `queries[q]` is how many queries querying party q asks. `labelled` is called with each batch's number of
-    new labels.
+    `queries[q]` is how many queries querying party q wants to ask. It sends a batch only when its account can
+    pay for every label in it besides those under way, so that nobody works for a label that would be refused.
+    Work of phase OFFLINE runs with its batch. `labelled` is called with each batch's number of new labels.
     """
 
     def __init__(
@@ -96,160 +114,171 @@ class World:
         self._queries, self._seeds, self._labelled = queries, seeds, labelled
         self._env = simpy.Environment()
         self._replayer = Replayer(self._env, Network(self._env, scenario.network.latency_s))
-        self._parties, self._guardian = _hosts(self._env, scenario)
+        self._parties, self._services = _hosts(self._env, scenario)
+        self._once: list[Shared] = [{} for _ in queries]
+        self._under_way: Counter[str] = Counter()
+        self._ended: dict[str, simpy.Event] = {}
         self._rows: list[QueryRow] = []
         self._stopped: dict[int, str] = {}
 
     def run(self) -> Simulated:
-        """Run until every querying party has asked all it may."""
+        """Run until every querying party has asked all it may, and until what was late has ended too."""
         self._env.run(self._env.all_of([self._env.process(self._ask(q)) for q in range(len(self._queries))]))
-        return self._result()
+        makespan_s = float(self._env.now)
+        self._env.run()
+        return self._result(makespan_s)
 
     def _ask(self, querier: int) -> Generator[simpy.Event, Any, None]:
         """A querying party: set up, then send its batches with a bounded number under way."""
-        if not self._queries[querier]:
-            return
-        yield self._set_up(querier)
         window = simpy.Resource(self._env, capacity=self._scenario.queries.in_flight)
-        under_way = []
-        for number, batch in enumerate(batches(self._queries[querier], self._scenario.queries.batch)):
+        if self._queries[querier]:
+            yield self._set_up(querier)
+        sent: list[simpy.Event] = []
+        asked = 0
+        while asked < self._queries[querier]:
             turn = window.request()
             yield turn
-            if querier in self._stopped:
+            size = yield from self._affordable_batch(querier, self._queries[querier] - asked)
+            if size == 0:
                 break
-            under_way.append(self._env.process(self._batch(querier, number, batch, window, turn)))
-        yield self._env.all_of(under_way)
+            batch = _Batch(querier, len(sent), range(asked, asked + size), self._env.now)
+            sent.append(self._env.process(self._run_batch(batch, window, turn)))
+            asked += size
+        yield self._env.all_of(sent)
+
+    def _affordable_batch(self, querier: int, left: int) -> Generator[simpy.Event, Any, int]:
+        """The size of the next batch; 0 when the budget is spent.
+
+        Where labels under way could still go without a charge, for lack of a quorum, it waits for them.
+        """
+        account = self._collaboration.ledger.account(querier)
+        wanted = min(left, self._scenario.queries.batch)
+        while True:
+            under_way = self._under_way[account]
+            size = min(wanted, self._collaboration.affordable(querier, under_way + wanted) - under_way)
+            if size > 0:
+                self._under_way[account] += size
+                return size
+            if not under_way:
+                self._stopped[querier] = self._collaboration.refusal(querier)
+                return 0
+            yield self._ended.setdefault(account, self._env.event())
 
     def _set_up(self, querier: int) -> simpy.Event:
-        shared: Shared = {}
+        """Keys and base transfers with everybody, the guardian too; the event that all of it is done."""
         everybody: list[Voter | None] = [None, *self._collaboration.answering(querier)]
-        return self._env.all_of(
-            [
-                self._replayer.replay(
-                    self._costs.setup(querier, voter),
-                    self._hosts_of(querier, voter),
-                    querier=querier,
-                    batch=-1,
-                    shared=shared,
-                )
-                for voter in everybody
-            ]
-        )
+        ends = [
+            self._replayer.replay(
+                self._costs.setup(querier, voter),
+                self._hosts_of(querier, voter),
+                Place(querier, -1, self._costs.group(voter), self._once[querier]),
+            )
+            for voter in everybody
+        ]
+        return self._env.all_of([event for roles in ends for event in roles.values()])
 
-    def _batch(
-        self, querier: int, number: int, queries: range, window: simpy.Resource, turn: Any
-    ) -> Generator[simpy.Event, Any, None]:
+    def _run_batch(self, batch: _Batch, window: simpy.Resource, turn: Any) -> Generator[simpy.Event, Any, None]:
         """Steps 1a to 3 for one batch."""
-        submitted_s = self._env.now
-        arrived: list[int] = []
-        pairs = self._start_pairs(querier, number, arrived)
-        answering = self._collaboration.answering(querier)
+        pairs = self._start_pairs(batch)
+        counted = yield from self._wait_for_shares(batch, pairs)
+        batch = replace(batch, counted=counted)
+        answering = len(self._collaboration.answering(batch.querier))
+        # A billionth less, so that 0.56 of 25 is 14 votes in floating point too.
+        if len(counted) < max(1, ceil(self._scenario.protocol.quorum * answering - 1e-9)):
+            why = f"{len(counted)} of {answering} votes had arrived by the deadline: no quorum"
+            self._note(batch, [-1] * len(batch.queries), why)
+        else:
+            yield from self._open_label(batch, [pairs[voter] for voter in counted])
+        account = self._collaboration.ledger.account(batch.querier)
+        self._under_way[account] -= len(batch.queries)
+        window.release(turn)
+        if account in self._ended:
+            self._ended.pop(account).succeed()
+
+    def _start_pairs(self, batch: _Batch) -> dict[int, Ends]:
+        """Let every party that is there answer: infer, argmax, hand the share in. By voter, when each role ends."""
+        dropped, per_batch = self._dropped(batch), Shared()
+        pairs: dict[int, Ends] = {}
+        for voter in self._collaboration.answering(batch.querier):
+            if voter.party in dropped:
+                continue
+            ends, hosts, group = Ends(), self._hosts_of(batch.querier, voter), self._costs.group(voter)
+            place = Place(batch.querier, batch.number, group, self._once[batch.querier], per_batch)
+            for step in (Step.INFER, Step.ARGMAX, Step.AGGREGATE):
+                transcript = self._costs.pair(step, batch.querier, batch.number, len(batch.queries), voter)
+                ends = self._replayer.replay(transcript, hosts, place, ends)
+            pairs[voter.index] = ends
+        return pairs
+
+    def _wait_for_shares(self, batch: _Batch, pairs: dict[int, Ends]) -> Generator[simpy.Event, Any, tuple[int, ...]]:
+        """The guardian's part of step 2: the voters whose shares it has when it stops waiting."""
+        everybody = self._env.all_of([ends[Role.GUARDIAN] for ends in pairs.values()])
         deadline_s = self._scenario.protocol.deadline_s
-        everybody = self._env.all_of(pairs)
         if deadline_s is None:
             yield everybody
         else:
-            complete = len(pairs) == len(answering)
             timer = self._env.timeout(deadline_s)
-            # The guardian cannot know that a silent party is gone: it waits until its time is up.
+            # It cannot know that a silent party is gone: it waits until the time is up.
+            complete = len(pairs) == len(self._collaboration.answering(batch.querier))
             yield self._env.any_of([everybody, timer]) if complete else timer
-        counted = tuple(sorted(arrived))
-        if len(counted) < max(1, self._scenario.protocol.quorum * len(answering)):
-            why = f"{len(counted)} of {len(answering)} votes had arrived after {deadline_s:g} s: no quorum"
-            self._note(querier, queries, number, [-1] * len(queries), counted, submitted_s, why)
-        else:
-            yield from self._open_label(querier, number, queries, counted, submitted_s)
-        window.release(turn)
+        return tuple(sorted(voter for voter, ends in pairs.items() if ends[Role.GUARDIAN].triggered))
 
-    def _start_pairs(self, querier: int, number: int, arrived: list[int]) -> list[simpy.Event]:
-        """Let every party that is there answer; `arrived` fills with the voters whose share came in."""
-        dropped = self._dropped(querier, number)
-        shared: dict[tuple[Step, str], Shared] = {}
-        return [
-            self._env.process(self._pair(querier, number, voter, shared, arrived))
-            for voter in self._collaboration.answering(querier)
-            if voter.party not in dropped
-        ]
-
-    def _pair(
-        self,
-        querier: int,
-        number: int,
-        voter: Voter,
-        shared: dict[tuple[Step, str], Shared],
-        arrived: list[int],
-    ) -> Generator[simpy.Event, Any, None]:
-        """Steps 1a to 2 of one pair: infer, argmax, hand the share in to the guardian."""
-        hosts = self._hosts_of(querier, voter)
-        for step in (Step.INFER, Step.ARGMAX, Step.AGGREGATE):
-            yield self._replayer.replay(
-                self._costs.pair(step, querier, number, voter),
-                hosts,
-                querier=querier,
-                batch=number,
-                shared=shared.setdefault((step, self._costs.group(voter)), {}),
-            )
-        arrived.append(voter.index)
-
-    def _open_label(
-        self, querier: int, number: int, queries: range, counted: tuple[int, ...], submitted_s: float
-    ) -> Generator[simpy.Event, Any, None]:
-        """Step 2 for the counted set, then step 3."""
-        hosts = self._hosts_of(querier, None)
-        aggregate = self._collaboration.aggregate(querier, queries, counted)
+    def _open_label(self, batch: _Batch, before: list[Ends]) -> Generator[simpy.Event, Any, None]:
+        """Step 2 for the counted set, then step 3; `before` is what both sides must have finished."""
+        querier, number, size = batch.querier, batch.number, len(batch.queries)
+        aggregate = self._collaboration.aggregate(querier, batch.queries, batch.counted)
         if (aggregate.labels >= 0).any():
-            yield self._replayer.replay(self._costs.count(querier, number), hosts, querier=querier, batch=number)
-            yield self._replayer.replay(self._costs.release(querier, number), hosts, querier=querier, batch=number)
-        if aggregate.refusal:
-            self._stopped.setdefault(querier, aggregate.refusal)
+            hosts = self._hosts_of(querier, None)
+            place = Place(querier, number, self._costs.group(None), self._once[querier])
+            ready = {role: self._env.all_of([ends[role] for ends in before]) for role in (Role.QUERIER, Role.GUARDIAN)}
+            ends = self._replayer.replay(self._costs.count(querier, number, size), hosts, place, ready)
+            ends = self._replayer.replay(self._costs.release(querier, number, size), hosts, place, ends)
+            yield ends[Role.QUERIER]
         labels = [int(label) for label in aggregate.labels]
-        self._note(querier, queries, number, labels, counted, submitted_s, aggregate.refusal)
+        self._note(batch, labels, aggregate.refusal)
         self._labelled(sum(label >= 0 for label in labels))
 
-    def _note(
-        self,
-        querier: int,
-        queries: range,
-        batch: int,
-        labels: list[int],
-        counted: tuple[int, ...],
-        submitted_s: float,
-        why: str,
-    ) -> None:
-        for query, label in zip(queries, labels, strict=True):
+    def _note(self, batch: _Batch, labels: list[int], why: str) -> None:
+        for query, label in zip(batch.queries, labels, strict=True):
             reason = why if label < 0 else ""
-            self._rows.append(QueryRow(querier, query, batch, label, counted, submitted_s, self._env.now, reason))
+            times = (batch.submitted_s, self._env.now)
+            self._rows.append(QueryRow(batch.querier, query, batch.number, label, batch.counted, *times, reason))
 
-    def _dropped(self, querier: int, number: int) -> set[int]:
+    def _dropped(self, batch: _Batch) -> set[int]:
         """The parties that do not answer this batch."""
-        generator = self._seeds.generator("drop", querier, number)
+        generator = self._seeds.generator("drop", batch.querier, batch.number)
         lost = generator.random(self._scenario.parties.count) < self._scenario.faults.drop_probability
         return {int(party) for party in np.flatnonzero(lost)}
 
     def _hosts_of(self, querier: int, voter: Voter | None) -> dict[Role, Host]:
-        hosts = {Role.QUERIER: self._parties[querier], Role.GUARDIAN: self._guardian}
+        hosts = {Role.QUERIER: self._parties[querier], **self._services}
         if voter is not None:
             hosts[Role.ANSWERER] = self._parties[voter.party]
         return hosts
 
-    def _result(self) -> Simulated:
-        hosts = [*self._parties, self._guardian]
+    def _result(self, makespan_s: float) -> Simulated:
+        log = self._replayer.log
+        dealt = any(row.role is Role.DEALER for row in log.compute)
+        services = [host for role, host in self._services.items() if role is not Role.DEALER or dealt]
+        hosts = [*self._parties, *services]
         machines = {host.machine.name: host.machine for host in hosts}
         links = {link.name: link for host in hosts for link in (host.up, host.down)}
-        makespan_s = max(float(self._env.now), 1e-12)
         sent: dict[str, int] = dict.fromkeys((host.name for host in hosts), 0)
-        for message in self._replayer.log.messages:
-            sent[message.sender] += message.nbytes
+        for message in log.messages:
+            sent[message.sender] += message.nbytes * message.network
+        last_s = max((row.end_s for row in log.compute), default=0.0)
+        last_s = max([makespan_s, last_s, *(row.received_s for row in log.messages)])
+        span_s = last_s or 1.0
         return Simulated(
             queries=sorted(self._rows, key=lambda row: (row.querier, row.query)),
-            log=self._replayer.log,
+            log=log,
             makespan_s=makespan_s,
             core_utilisation={
-                f"{name}, core {core}": busy_s / makespan_s
+                f"{name}, core {core}": busy_s / span_s
                 for name, machine in machines.items()
                 for core, busy_s in enumerate(machine.busy_s)
             },
-            link_utilisation={name: 8 * link.carried_bytes / (link.bps * makespan_s) for name, link in links.items()},
+            link_utilisation={name: 8 * link.carried_bytes / (link.bps * span_s) for name, link in links.items()},
             sent_bytes=sent,
             core_s=sum(sum(machine.busy_s) for machine in machines.values()),
             stopped=self._stopped,
@@ -261,16 +290,18 @@ def batches(queries: int, size: int) -> list[range]:
     return [range(start, min(start + size, queries)) for start in range(0, queries, size)]
 
 
-def _hosts(env: simpy.Environment, scenario: Scenario) -> tuple[list[Host], Host]:
-    """The parties, several on a machine if the scenario says so, and the guardian on its own."""
-    together = scenario.machines.parties_per_machine
+def _hosts(env: simpy.Environment, scenario: Scenario) -> tuple[list[Host], dict[Role, Host]]:
+    """The parties, several on a machine if the scenario says so; the guardian, and a dealer for who needs one."""
+    together, machines, network = scenario.machines.parties_per_machine, scenario.machines, scenario.network
     parties: list[Host] = []
     for first in range(0, scenario.parties.count, together):
         names = [f"party {party}" for party in range(first, min(first + together, scenario.parties.count))]
         label = names[0] if together == 1 else f"machine {first // together}"
-        parties += _machine_with(env, label, names, scenario.machines.party, scenario.network.party)
-    machine, access = scenario.machines.guardian, scenario.network.guardian
-    return parties, _machine_with(env, "guardian", ["guardian"], machine, access)[0]
+        parties += _machine_with(env, label, names, machines.party, network.party)
+    return parties, {
+        role: _machine_with(env, role, [role], machines.guardian, network.guardian)[0]
+        for role in (Role.GUARDIAN, Role.DEALER)
+    }
 
 
 def _machine_with(

@@ -1,5 +1,6 @@
 """Real executions of the plaintext backend: the sample, the cache, and what it notices."""
 
+import json
 from pathlib import Path
 from typing import Any
 
@@ -7,11 +8,12 @@ import numpy as np
 import pytest
 import torch
 
-from capcsim.backend import VOTE_RING_BITS, Step
-from capcsim.costs.cache import TranscriptCache
-from capcsim.costs.measure import Agreement, Bench, MeasuredCosts, Pair, group, stratum
+from capcsim.backend import VOTE_RING_BITS, Message, PublicModel, Step
+from capcsim.costs.cache import MeasurementCache
+from capcsim.costs.measure import Bench, Pair
+from capcsim.costs.measured import Agreement, MeasuredCosts, Measurements, Stratum, guardian_group, pair_group
 from capcsim.crypto.shares import reconstruct
-from capcsim.errors import ConformanceError
+from capcsim.errors import ConformanceError, RecordError
 from capcsim.privacy.mechanisms import GNMax
 from capcsim.protocol import Voter, share_votes
 from capcsim.seeds import Seeds
@@ -28,7 +30,7 @@ def models(backend: Any) -> list[Voter]:
     return [Voter(i, i, backend.prepare(net, seed=0)) for i, net in enumerate(nets)]
 
 
-def bench(backend: Any, cache: TranscriptCache, seed: int = 0) -> tuple[Bench, list[Pair], Any]:
+def bench(backend: Any, cache: MeasurementCache, seed: int = 0) -> tuple[Bench, list[Pair], Any]:
     voters = models(backend)
     x = np.random.default_rng(0).normal(0, 1, (7, 5)).astype(np.float32)
     votes = np.stack([share_votes(backend.reference(voter.prepared, x)) for voter in voters], axis=1)
@@ -46,7 +48,7 @@ def empty_cache(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
 
 def measured(seed: int = 0, *, reading: bool = True) -> Bench:
     backend = PlaintextBackend()
-    made, pairs, _ = bench(backend, TranscriptCache(backend, reading=reading), seed)
+    made, pairs, _ = bench(backend, MeasurementCache(backend, reading=reading), seed)
     made.sample(pairs, lambda _: None)
     made.guardian(pairs, lambda _: None)
     return made
@@ -55,20 +57,55 @@ def measured(seed: int = 0, *, reading: bool = True) -> Bench:
 def test_every_stratum_has_five_samples_the_partial_batch_too() -> None:
     result = measured().result
     backend = PlaintextBackend()
-    groups = {group(voter.prepared.public) for voter in models(backend)}
+    groups = {pair_group(voter.prepared.public) for voter in models(backend)}
     assert len(groups) == 2
     for name in groups:
         for step in (Step.SETUP, Step.INFER, Step.ARGMAX, Step.AGGREGATE):
             for size in (3, 1):
-                assert len(result.samples[stratum(step, name, size)]) == 5
+                assert len(result.samples[Stratum(step, name, size)]) == 5
     for step in (Step.SETUP, Step.AGGREGATE, Step.RELEASE):
-        assert len(result.samples[stratum(step, "guardian", 1)]) == 5
+        assert len(result.samples[Stratum(step, guardian_group(3, 4, GNMax(7.0)), 1)]) == 5
+
+
+def test_what_the_cost_depends_on_is_in_the_name() -> None:
+    names = {guardian_group(*sizes, noise) for sizes in ((3, 4), (2, 4), (3, 5)) for noise in (GNMax(7.0), GNMax(8.0))}
+    assert len(names) == 6
+    shapes = [PublicModel(("flatten",), shape, 3, bits, 24) for shape in ((9, 9), (10, 10)) for bits in (37, 41)]
+    assert len({pair_group(public) for public in shapes}) == 4
+
+
+def test_measurements_come_back_from_json() -> None:
+    result = measured().result
+    assert Measurements.from_json(json.loads(json.dumps(result.to_json()))) == result
+
+
+def test_a_damaged_cache_is_measured_again_and_a_locked_one_named(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    measured()
+    for file in (tmp_path / "transcripts").iterdir():
+        file.write_text("{")
+    assert measured().result.reused_strata == 0
+    (tmp_path / "file").write_text("")
+    monkeypatch.setenv("CAPCSIM_CACHE", str(tmp_path / "file"))
+    with pytest.raises(RecordError, match=r"cannot be written .*set CAPCSIM_CACHE"):
+        measured()
+
+
+def test_an_unforeseen_batch_size_replays_the_next_larger_one() -> None:
+    costs, voter = MeasuredCosts(measured().result, SIZES, Seeds(0)), models(PlaintextBackend())[1]
+
+    def query_bytes(size: int) -> int:
+        return next(node.nbytes for node in costs.pair(Step.INFER, 0, 0, size, voter) if isinstance(node, Message))
+
+    assert [query_bytes(size) for size in (1, 2, 3)] == [20, 60, 60]
 
 
 def test_real_votes_were_compared_and_agree() -> None:
     agreement = measured().result.agreement
-    assert agreement.pairs == 4 * 6  # four strata, a warm-up and five samples each
-    assert agreement.votes > agreement.pairs
+    # Nine pairs exist, and a pair that is measured again is not counted again.
+    assert agreement.pairs == 9
+    assert agreement.votes == 3 * (3 + 3 + 1)
     assert agreement.disagreements == 0
 
 
@@ -76,6 +113,7 @@ def test_a_second_bench_takes_everything_from_the_cache_and_measure_ignores_it()
     first, second, third = measured(), measured(), measured(reading=False)
     assert second.result.samples == first.result.samples
     assert second.result.agreement.pairs == 0
+    assert second.result.earlier == first.result.agreement
     assert second.result.reused_strata == len(second.result.samples)
     assert third.result.agreement.pairs == first.result.agreement.pairs
     assert third.result.samples != first.result.samples
@@ -89,21 +127,21 @@ def test_another_source_or_backend_does_not_find_the_transcripts(monkeypatch: py
 
 def test_executing_every_pair_keeps_its_own_transcripts_and_votes() -> None:
     backend = PlaintextBackend()
-    made, pairs, votes = bench(backend, TranscriptCache(backend))
+    made, pairs, votes = bench(backend, MeasurementCache(backend))
     before = votes.copy()
     made.execute(pairs, lambda _: None)
     assert len(made.result.own) == 2 * len(pairs)
     assert not np.array_equal(votes, before)
     assert np.array_equal(reconstruct(votes, VOTE_RING_BITS), reconstruct(before, VOTE_RING_BITS))
     costs = MeasuredCosts(made.result, SIZES, Seeds(0))
-    assert costs.pair(Step.INFER, 0, 1, pairs[3].voter) is made.result.own[Step.INFER, 0, 1, pairs[3].voter.index]
+    assert costs.pair(Step.INFER, 0, 1, 3, pairs[3].voter) is made.result.own[Step.INFER, 0, 1, pairs[3].voter.index]
 
 
 def test_the_world_draws_samples_by_the_seed() -> None:
     result, voter = measured().result, models(PlaintextBackend())[1]
     sizes = [[3] * 40]
     first, again, other = (MeasuredCosts(result, sizes, Seeds(seed)) for seed in (1, 1, 2))
-    draws = [[costs.pair(Step.INFER, 0, b, voter) for b in range(40)] for costs in (first, again, other)]
+    draws = [[costs.pair(Step.INFER, 0, b, 3, voter) for b in range(40)] for costs in (first, again, other)]
     assert draws[0] == draws[1] != draws[2]
     assert len({id(transcript) for transcript in draws[0]}) == 5
 
@@ -115,7 +153,7 @@ class Wrong(PlaintextBackend):
 
 def test_an_exact_backend_that_differs_from_its_reference_is_refused() -> None:
     backend = Wrong()
-    made, pairs, _ = bench(backend, TranscriptCache(backend))
+    made, pairs, _ = bench(backend, MeasurementCache(backend))
     with pytest.raises(ConformanceError, match="infer differs from reference at querier 0, batch"):
         made.sample(pairs, lambda _: None)
 

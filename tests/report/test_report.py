@@ -39,7 +39,7 @@ def test_every_figure_is_drawn_and_not_blank(record: Record) -> None:
 def test_a_run_without_a_label_is_drawn_too(empty: Record) -> None:
     write_page(empty, draw_figures(empty))
     write_trace(empty)
-    assert "privacy budget: label 1" in (empty.folder / "report.html").read_text()
+    assert "label 1 would take epsilon" in (empty.folder / "report.html").read_text()
 
 
 def test_the_page_needs_nothing_from_outside(record: Record) -> None:

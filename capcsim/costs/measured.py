@@ -1,0 +1,141 @@
+"""What was measured, by stratum; and the simulated world's view of it."""
+
+from collections.abc import Sequence
+from dataclasses import asdict, astuple, dataclass, field
+from typing import Any, Self, TypeAlias
+
+from capcsim.backend import PublicModel, Step, Transcript
+from capcsim.costs.transcripts import from_json, to_json
+from capcsim.privacy.mechanisms import Mechanism
+from capcsim.protocol import Voter
+from capcsim.seeds import Seeds
+
+Own: TypeAlias = dict[tuple[Step, int, int, int], Transcript]
+
+
+@dataclass
+class Agreement:
+    """How often real execution gave the vote that `reference` gives; each pair counts once."""
+
+    pairs: int = 0
+    votes: int = 0
+    disagreements: int = 0
+
+    def __add__(self, other: "Agreement") -> "Agreement":
+        votes, disagreements = self.votes + other.votes, self.disagreements + other.disagreements
+        return Agreement(self.pairs + other.pairs, votes, disagreements)
+
+    def upper_bound(self, confidence: float = 0.95) -> float | None:
+        """Clopper-Pearson upper confidence bound on the rate of disagreement; None without a vote."""
+        from scipy.stats import beta
+
+        if self.votes == 0:
+            return None
+        if self.disagreements == self.votes:
+            return 1.0
+        return float(beta.ppf(confidence, self.disagreements + 1, self.votes - self.disagreements))
+
+
+@dataclass(frozen=True, slots=True, order=True)
+class Stratum:
+    """What has the same cost: a step of one architecture (or of the guardian) at one batch size."""
+
+    step: Step
+    group: str
+    size: int
+
+
+@dataclass
+class Measurements:
+    """Samples by stratum; `own` has each pair's own transcripts where every pair was executed.
+
+    `agreement` is of this run, `earlier` of the runs whose samples were used again.
+    """
+
+    samples: dict[Stratum, tuple[Transcript, ...]] = field(default_factory=dict)
+    own: Own = field(default_factory=dict)
+    agreement: Agreement = field(default_factory=Agreement)
+    earlier: Agreement = field(default_factory=Agreement)
+    reused_strata: int = 0
+
+    def to_json(self) -> dict[str, Any]:
+        """For the run's record."""
+        return {
+            "samples": [[*astuple(key), [to_json(t) for t in found]] for key, found in self.samples.items()],
+            "own": [[*key, to_json(transcript)] for key, transcript in self.own.items()],
+            "agreement": asdict(self.agreement),
+            "earlier": asdict(self.earlier),
+            "reused_strata": self.reused_strata,
+        }
+
+    @classmethod
+    def from_json(cls, stored: dict[str, Any]) -> Self:
+        """The inverse of `to_json`."""
+        return cls(
+            samples={
+                Stratum(Step(step), name, size): tuple(map(from_json, found))
+                for step, name, size, found in stored["samples"]
+            },
+            own={(Step(step), *key): from_json(nodes) for step, *key, nodes in stored["own"]},
+            agreement=Agreement(**stored["agreement"]),
+            earlier=Agreement(**stored["earlier"]),
+            reused_strata=stored["reused_strata"],
+        )
+
+
+def pair_group(public: PublicModel) -> str:
+    """The architecture: all that the cost of a pair depends on besides the batch."""
+    shape = "x".join(map(str, public.input_shape))
+    return f"{shape}: {', '.join(public.layers)}, mod 2^{public.ring_bits}, {public.fraction_bits} fraction bits"
+
+
+def guardian_group(classes: int, voters: int, mechanism: Mechanism) -> str:
+    """All that the cost of the guardian's steps depends on besides the batch."""
+    return f"guardian: {classes} classes, {voters} voters, {mechanism}"
+
+
+class MeasuredCosts:
+    """Answers the simulated world out of the measurements; which sample it gets is a matter of the seed.
+
+    A batch of a size that was not foreseen (a budget that ran low in its middle) replays the next larger size.
+    """
+
+    def __init__(self, measured: Measurements, batch_sizes: Sequence[Sequence[int]], seeds: Seeds) -> None:
+        """`batch_sizes[q][b]` is the size that batch b of querying party q had when every pair was executed."""
+        self._measured, self._batch_sizes, self._seeds = measured, batch_sizes, seeds
+        self._guardian = next((key.group for key in measured.samples if key.step is Step.RELEASE), "")
+        self._sizes: dict[tuple[Step, str], list[int]] = {}
+        for key in sorted(measured.samples):
+            self._sizes.setdefault((key.step, key.group), []).append(key.size)
+
+    def setup(self, querier: int, voter: Voter | None) -> Transcript:
+        """Keys and base transfers of one pair; None is the guardian."""
+        return self._draw(Step.SETUP, self.group(voter), 0, querier, -1, -1 if voter is None else voter.index)
+
+    def pair(self, step: Step, querier: int, batch: int, size: int, voter: Voter) -> Transcript:
+        """Infer, argmax or aggregate of one pair and batch."""
+        planned = self._batch_sizes[querier]
+        if batch < len(planned) and planned[batch] == size:
+            own = self._measured.own.get((step, querier, batch, voter.index))
+            if own is not None:
+                return own
+        return self._draw(step, self.group(voter), size, querier, batch, voter.index)
+
+    def count(self, querier: int, batch: int, size: int) -> Transcript:
+        """Step 2 between the guardian and the querying party."""
+        return self._draw(Step.AGGREGATE, self._guardian, size, querier, batch, -1)
+
+    def release(self, querier: int, batch: int, size: int) -> Transcript:
+        """Step 3."""
+        return self._draw(Step.RELEASE, self._guardian, size, querier, batch, -1)
+
+    def group(self, voter: Voter | None) -> str:
+        """Pairs of one architecture share the work of scopes QUERIER and QUERY; None is the guardian."""
+        return self._guardian if voter is None else pair_group(voter.prepared.public)
+
+    def _draw(self, step: Step, name: str, size: int, querier: int, batch: int, voter: int) -> Transcript:
+        sizes = self._sizes[step, name]
+        measured = next((known for known in sizes if known >= size), sizes[-1])
+        samples = self._measured.samples[Stratum(step, name, measured)]
+        place = (list(Step).index(step), querier, batch + 1, voter + 1)
+        return samples[int(self._seeds.generator("replay", *place).integers(len(samples)))]
