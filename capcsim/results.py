@@ -19,7 +19,7 @@ from capcsim.record import TABLES, Record
 from capcsim.scenario import Scenario
 from capcsim.simulation.world import QueryRow, Simulated
 
-CURVE_POINTS = 24
+CURVE_POINTS = 13
 
 
 @dataclass(frozen=True)

@@ -6,12 +6,14 @@ Gallager, Data Networks, 6.5.2). A message alone takes exactly latency + bytes /
 """
 
 from collections.abc import Callable, Generator
-from dataclasses import dataclass
 from typing import Any
 
 import numpy as np
 import simpy
 from numpy.typing import NDArray
+
+Reals = NDArray[np.float64]
+Indices = NDArray[np.int64]
 
 
 class Link:
@@ -22,34 +24,22 @@ class Link:
         self.carried_bytes = 0
 
 
-@dataclass(eq=False, slots=True)
-class _Flow:
-    """Bits on their way: `left_bits` were left at `since_s`, and flow at `rate_bps` since then."""
-
-    up: Link
-    down: Link
-    left_bits: float
-    since_s: float
-    done: simpy.Event
-    rate_bps: float = 0.0
-    ends_s: float = float("inf")
-
-    def set_rate(self, rate_bps: float, now_s: float) -> None:
-        """Go on at a new rate; an unchanged rate leaves the end as it was computed first."""
-        if rate_bps == self.rate_bps:
-            return
-        self.left_bits -= self.rate_bps * (now_s - self.since_s)
-        self.since_s, self.rate_bps = now_s, rate_bps
-        self.ends_s = now_s + max(self.left_bits, 0.0) / rate_bps
-
-
 class Network:
-    """All flows under way; one per message."""
+    """All flows under way, one for each message, as parallel arrays.
+
+    Flow i had `left_bits[i]` to go at `since_s[i]` and moves at `rate_bps[i]` since then, until `ends_s[i]`.
+    """
 
     def __init__(self, env: simpy.Environment, latency_s: float) -> None:
         self.latency_s = latency_s
         self._env = env
-        self._flows: list[_Flow] = []
+        self._links: dict[Link, int] = {}
+        self._bps = np.empty(0)
+        self._ups, self._downs = np.empty(0, np.int64), np.empty(0, np.int64)
+        self._left_bits, self._since_s = np.empty(0), np.empty(0)
+        self._rate_bps, self._ends_s = np.empty(0), np.empty(0)
+        self._done: list[simpy.Event] = []
+        self._new: list[tuple[int, int, float, simpy.Event]] = []
         self._recompute_due = False
         self._wake_s = float("inf")
 
@@ -58,11 +48,17 @@ class Network:
         up.carried_bytes += nbytes
         down.carried_bytes += nbytes
         if nbytes:
-            flow = _Flow(up, down, 8.0 * nbytes, self._env.now, self._env.event())
-            self._flows.append(flow)
+            done = self._env.event()
+            self._new.append((self._number(up), self._number(down), 8.0 * nbytes, done))
             self._recompute_soon()
-            yield flow.done
+            yield done
         yield self._env.timeout(self.latency_s)
+
+    def _number(self, link: Link) -> int:
+        if link not in self._links:
+            self._links[link] = len(self._links)
+            self._bps = np.append(self._bps, link.bps)
+        return self._links[link]
 
     def _recompute_soon(self) -> None:
         # Not at once: flows that start at the same instant are shared out together.
@@ -73,22 +69,46 @@ class Network:
     def _recompute(self) -> None:
         """Share the links out anew, and wake when the next flow ends."""
         self._recompute_due = False
+        self._admit()
+        if not self._done:
+            return
         now_s = self._env.now
-        for flow, rate_bps in zip(self._flows, max_min_rates_bps(self._flows), strict=True):
-            flow.set_rate(rate_bps, now_s)
-        self._wake_s = min((flow.ends_s for flow in self._flows), default=float("inf"))
-        if self._flows:
-            expected_s = self._wake_s
-            self._at(max(expected_s - now_s, 0.0), lambda: self._finish(expected_s))
+        rates_bps = max_min_rates_bps(self._ups, self._downs, self._bps)
+        # A flow whose rate stays keeps the end that was computed first: no error adds up.
+        changed = np.flatnonzero(rates_bps != self._rate_bps)
+        moved_bits = self._rate_bps[changed] * (now_s - self._since_s[changed])
+        self._left_bits[changed] = np.maximum(self._left_bits[changed] - moved_bits, 0.0)
+        self._since_s[changed], self._rate_bps[changed] = now_s, rates_bps[changed]
+        self._ends_s[changed] = now_s + self._left_bits[changed] / rates_bps[changed]
+        self._wake_s = expected_s = float(self._ends_s.min())
+        self._at(max(expected_s - now_s, 0.0), lambda: self._finish(expected_s))
+
+    def _admit(self) -> None:
+        """Take in the flows that have started since the last time."""
+        if not self._new:
+            return
+        ups, downs, bits, done = zip(*self._new, strict=True)
+        count = len(self._new)
+        self._ups, self._downs = np.append(self._ups, ups), np.append(self._downs, downs)
+        self._left_bits = np.append(self._left_bits, bits)
+        self._since_s = np.append(self._since_s, np.full(count, self._env.now))
+        self._rate_bps = np.append(self._rate_bps, np.zeros(count))
+        self._ends_s = np.append(self._ends_s, np.full(count, np.inf))
+        self._done.extend(done)
+        self._new.clear()
 
     def _finish(self, expected_s: float) -> None:
         """End the flows that are due, unless the rates have changed since this was planned."""
         if expected_s != self._wake_s:
             return
-        ended = [flow for flow in self._flows if flow.ends_s <= expected_s]
-        self._flows = [flow for flow in self._flows if flow.ends_s > expected_s]
-        for flow in ended:
-            flow.done.succeed()
+        left = self._ends_s > expected_s
+        for index in np.flatnonzero(~left):
+            self._done[index].succeed()
+        self._done = [self._done[index] for index in np.flatnonzero(left)]
+        self._ups, self._downs = self._ups[left], self._downs[left]
+        self._left_bits, self._since_s = self._left_bits[left], self._since_s[left]
+        self._rate_bps, self._ends_s = self._rate_bps[left], self._ends_s[left]
+        self._wake_s = float("inf")
         self._recompute_soon()
 
     def _at(self, delay_s: float, action: Callable[[], None]) -> None:
@@ -97,33 +117,24 @@ class Network:
         event.callbacks.append(lambda _: action())
 
 
-def max_min_rates_bps(flows: list[_Flow]) -> list[float]:
-    """The max-min fair rate of each flow: fill all links evenly, fix the flows of the first full ones, repeat."""
-    if not flows:
-        return []
-    links = list(dict.fromkeys(link for flow in flows for link in (flow.up, flow.down)))
-    position = {link: index for index, link in enumerate(links)}
-    ups = np.array([position[flow.up] for flow in flows])
-    downs = np.array([position[flow.down] for flow in flows])
-    left_bps = np.array([link.bps for link in links], np.float64)
-    rates_bps = np.zeros(len(flows))
-    open_flows = np.ones(len(flows), np.bool_)
-    while open_flows.any():
-        fair_bps = _even_share_bps(left_bps, ups[open_flows], downs[open_flows])
-        full = fair_bps == fair_bps.min()
-        fixed = open_flows & (full[ups] | full[downs])
-        rates_bps[fixed] = fair_bps.min()
-        used = np.bincount(ups[fixed], minlength=len(links)) + np.bincount(downs[fixed], minlength=len(links))
-        left_bps -= used * fair_bps.min()
-        open_flows &= ~fixed
-    return [float(rate) for rate in rates_bps]
+def max_min_rates_bps(ups: Indices, downs: Indices, link_bps: Reals) -> Reals:
+    """The max-min fair rate of each flow, which uses the links `ups[i]` and `downs[i]` of `link_bps`.
 
-
-def _even_share_bps(
-    left_bps: NDArray[np.float64], ups: NDArray[np.int64], downs: NDArray[np.int64]
-) -> NDArray[np.float64]:
-    """What each link could give to each of its open flows; infinite where it has none."""
-    count = np.bincount(ups, minlength=len(left_bps)) + np.bincount(downs, minlength=len(left_bps))
-    shares_bps = np.full(len(left_bps), np.inf)
-    np.divide(left_bps, count, out=shares_bps, where=count > 0)
-    return shares_bps
+    Fill all links evenly, fix the flows of the links that are full first, repeat with what is left.
+    """
+    left_bps = link_bps.copy()
+    rates_bps = np.zeros(len(ups))
+    waiting = np.arange(len(ups))
+    while len(waiting):
+        up, down = ups[waiting], downs[waiting]
+        count = np.bincount(up, minlength=len(left_bps)) + np.bincount(down, minlength=len(left_bps))
+        fair_bps = np.full(len(left_bps), np.inf)
+        np.divide(left_bps, count, out=fair_bps, where=count > 0)
+        lowest_bps = fair_bps.min()
+        full = fair_bps == lowest_bps
+        fixed = full[up] | full[down]
+        rates_bps[waiting[fixed]] = lowest_bps
+        used = np.bincount(up[fixed], minlength=len(left_bps)) + np.bincount(down[fixed], minlength=len(left_bps))
+        left_bps -= used * lowest_bps
+        waiting = waiting[~fixed]
+    return rates_bps
