@@ -112,6 +112,6 @@ def _execution(execution: Row) -> str:
 def _bottleneck(found: Row) -> str:
     busiest = found["busiest"]
     return (
-        f"Busiest core: {busiest['core']} ({busiest['core_utilisation']:.1%});"
-        f" busiest link: {busiest['link']} ({busiest['link_utilisation']:.1%})."
+        f"Busiest core: {busiest['core']} ({100 * busiest['core_utilisation']:.2g} %);"
+        f" busiest link: {busiest['link']} ({100 * busiest['link_utilisation']:.2g} %)."
     )
