@@ -19,6 +19,10 @@ VOTE_RING_BITS = 32
 """Votes are one-hot shares mod 2^32 for every backend, so that votes of different backends add up."""
 
 
+SECURITY = ("none", "semi-honest", "semi-honest with trusted dealer", "trusted first party")
+"""What `Capabilities.security` may say."""
+
+
 class Role(StrEnum):
     """Who computes or sends."""
 
@@ -130,7 +134,7 @@ class Release:
 class Capabilities:
     """What a backend can do and whom it protects from whom, without importing what it needs.
 
-    `security` is one of "none", "semi-honest", "semi-honest with trusted dealer", "trusted first party";
+    `security` is one of SECURITY;
     `exact` says whether `infer` equals `reference` bit for bit; `leaks` maps a role to what it learns of
     the other side; `layers` are the model layers that `prepare` takes; `needs` are the top-level import
     names that it needs; `argmax` and `release` say by what means steps 1c and 3 are computed.

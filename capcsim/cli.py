@@ -30,7 +30,7 @@ app = typer.Typer(
 out, err = Console(), Console(stderr=True)
 
 JsonFlag = Annotated[bool, typer.Option("--json", help="Print one JSON object and nothing else.")]
-ScenarioName = Annotated[str, typer.Argument(help="A TOML file, or the name of a scenario that ships: digits.")]
+ScenarioName = Annotated[str, typer.Argument(help="A TOML file, or one that ships: digits, hospitals, smoke.")]
 
 
 def main() -> None:
@@ -69,12 +69,16 @@ def run(
     wanted = load_scenario(scenario, overrides or (), seed=seed, backend=backend)
     where = folder or _new_folder(Path(scenario).stem)
     with _Stages(quiet=as_json) as stages:
-        stages.note(f"run's directory: {where}")
+        stages.heading = f"run's directory: {where}"
         try:
             record = run_scenario(wanted, where, measure=measure, workers=workers, progress=stages)
         except KeyboardInterrupt:
-            stages.note(f"capcsim: interrupted; the same command with -o {where} goes on from here")
+            stages.note(f"capcsim: interrupted; the same command with -o {where} keeps its labels and charges")
             raise typer.Exit(130) from None
+        except CapcsimError:
+            if where.is_dir() and not any(where.iterdir()):
+                where.rmdir()
+            raise
         stages.stage("drawing", 1)
         _write_report(record)
     _show_record(record, as_json)
@@ -113,7 +117,8 @@ def backends(as_json: JsonFlag = False) -> None:
         row = _capabilities(status)
         state = "ready" if status.available else escape(f"{row['problem']}: {status.install}")
         voting = " / ".join(dict.fromkeys((row["argmax"], row["release"])))
-        table.add_row(status.name, row["security"], str(row["exact"]), voting, row["package"], state)
+        exact = {True: "yes", False: "no", None: ""}[row["exact"]]
+        table.add_row(status.name, row["security"], exact, voting, row["package"], state)
     out.print(table)
     for requirement in missing:
         out.print(f"missing: {requirement}; get it with: pip install '{requirement}'", markup=False)
@@ -188,7 +193,7 @@ class _Stages:
     def __init__(self, *, quiet: bool) -> None:
         from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, TimeElapsedColumn
 
-        self._quiet = quiet
+        self._quiet, self.heading = quiet, ""
         columns = (TextColumn("{task.description:<24}"), BarColumn(), MofNCompleteColumn(), TimeElapsedColumn())
         self._bars = Progress(*columns, console=err, disable=quiet or not err.is_terminal)
 
@@ -205,7 +210,10 @@ class _Stages:
             err.print(text, markup=False, highlight=False, soft_wrap=True)
 
     def stage(self, title: str, total: int) -> Callable[[int], None]:
-        """Begin a stage."""
+        """Begin a stage; the heading comes before the first."""
+        if self.heading:
+            self.note(self.heading)
+            self.heading = ""
         if not self._quiet and not err.is_terminal:
             err.print(f"{title} ({total})" if total > 1 else title, highlight=False)
         task = self._bars.add_task(title, total=total)

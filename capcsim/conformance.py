@@ -14,6 +14,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from capcsim.backend import (
+    SECURITY,
     VOTE_RING_BITS,
     Backend,
     Compute,
@@ -32,8 +33,9 @@ from capcsim.crypto.voting import noisy_argmax, one_hot_argmax
 from capcsim.errors import InputError, UnsupportedModel
 from capcsim.seeds import Seeds
 
-SECURITY = ("none", "semi-honest", "semi-honest with trusted dealer", "trusted first party")
 BATCHES = (1, 7)
+PAIR_ROLES = frozenset({Role.QUERIER, Role.ANSWERER, Role.DEALER})
+GUARDIAN_ROLES = frozenset({Role.QUERIER, Role.GUARDIAN, Role.DEALER})
 
 
 class Failure(Exception):
@@ -167,7 +169,7 @@ def transcripts_are_well_formed(backend: Backend) -> None:
     votes, argmax = backend.argmax(session, logits)
     noise = ReleaseNoise(np.zeros((2, 4), np.int64))
     _, release = backend.release(guardian, votes.values[0], votes.values[1], noise)
-    pair, last = {Role.QUERIER, Role.ANSWERER, Role.DEALER}, {Role.QUERIER, Role.GUARDIAN, Role.DEALER}
+    pair, last = PAIR_ROLES, GUARDIAN_ROLES
     for step, transcript, roles in (
         (Step.SETUP, setup, pair),
         (Step.SETUP, guardian_setup, last),
@@ -175,10 +177,7 @@ def transcripts_are_well_formed(backend: Backend) -> None:
         (Step.ARGMAX, argmax, pair),
         (Step.RELEASE, release, last),
     ):
-        _check_transcript(step, transcript, roles)
-        if step is not Step.SETUP:
-            _require(any(isinstance(node, Message) for node in transcript), f"{step} sends no message")
-            _require(any(isinstance(node, Compute) for node in transcript), f"{step} does no work")
+        check_transcript(step, transcript, roles)
 
 
 def close_can_be_repeated(backend: Backend) -> None:
@@ -205,7 +204,12 @@ CHECKS: dict[str, Callable[[Backend], None]] = {
 }
 
 
-def _check_transcript(step: Step, transcript: Transcript, roles: set[Role]) -> None:
+def check_transcript(step: Step, transcript: Transcript, roles: frozenset[Role]) -> None:
+    """Raise Failure unless a transcript is one of this step between these roles; only a set-up may be empty."""
+    hint = "run both roles with capcsim.crypto.programs.run_local, which measures them"
+    for kind, lacks in ((Message, "sends no message"), (Compute, "does no work")):
+        measured = step is Step.SETUP or any(isinstance(node, kind) for node in transcript)
+        _require(measured, f"{step} {lacks}; {hint}")
     for index, node in enumerate(transcript):
         where = f"{step}, node {index}"
         _require(node.step is step, f"{where} is labelled {node.step}")

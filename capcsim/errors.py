@@ -16,6 +16,7 @@ a CapcsimError into exit code 2; anything else is a fault of ours and exits with
 """
 
 from collections.abc import Iterable
+from difflib import get_close_matches
 
 
 class CapcsimError(Exception):
@@ -36,7 +37,8 @@ class ScenarioError(CapcsimError):
         shown = repr(self.value)
         shown = shown if len(shown) <= 60 else shown[:57] + "..."
         where = f"{self.source}: " if self.source else ""
-        return f"{where}{self.key} = {shown}: {self.allowed}"
+        found = "is missing" if self.value is None else f"= {shown}"
+        return f"{where}{self.key} {found}: {self.allowed}"
 
     def in_source(self, source: str) -> "ScenarioError":
         """The same error, naming the file that it came from."""
@@ -52,16 +54,18 @@ class BackendNotFound(CapcsimError):
 
     def __init__(self, name: str, available: Iterable[str]) -> None:
         self.name = name
-        there = ", ".join(sorted(available)) or "none"
-        super().__init__(f"no backend is called {name!r}; installed: {there} (see: capcsim backends)")
+        there = sorted(available)
+        close = get_close_matches(name, there, n=1)
+        hint = f"; did you mean {close[0]}?" if close else ""
+        super().__init__(f"no backend is called {name!r}; installed: {', '.join(there) or 'none'}{hint}")
 
 
 class BackendUnavailable(CapcsimError):
-    """A backend is installed but cannot be used; `install` is the command that mends it."""
+    """A backend is installed but cannot be used; `install` is the command, or the words, that mend it."""
 
     def __init__(self, name: str, why: str, install: str) -> None:
         self.name, self.install = name, install
-        super().__init__(f"backend {name!r} cannot be used: {why}; mend it with: {install}")
+        super().__init__(f"backend {name!r} cannot be used: {why}; remedy: {install}")
 
 
 class ConformanceError(CapcsimError):

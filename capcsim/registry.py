@@ -5,7 +5,7 @@ from importlib.metadata import Distribution, EntryPoint, PackageNotFoundError, d
 from importlib.util import find_spec
 from typing import cast
 
-from capcsim.backend import Backend, Capabilities
+from capcsim.backend import SECURITY, Backend, Capabilities
 from capcsim.errors import BackendNotFound, BackendUnavailable
 
 GROUP = "capcsim.backends"
@@ -49,9 +49,10 @@ def status(name: str) -> Status:
     try:
         capabilities = _backend_class(entry).capabilities
     except Exception as error:  # a foreign package may fail in any way; the others must still be listed
-        return Status(name, package, version, None, (), f"{type(error).__name__}: {error}", install)
+        remedy = f"python -c 'import {entry.module}' shows where; install what {package} needs"
+        return Status(name, package, version, None, (), f"{type(error).__name__}: {error}", remedy)
     missing = tuple(need for need in capabilities.needs if find_spec(need) is None)
-    return Status(name, package, version, capabilities, missing, "", install)
+    return Status(name, package, version, capabilities, missing, _wrong(capabilities), install)
 
 
 def load(name: str) -> Backend:
@@ -67,7 +68,8 @@ def load(name: str) -> Backend:
     if not isinstance(backend, Backend):
         lacks = ", ".join(sorted(name for name in dir(Backend) if name[0] != "_" and not hasattr(backend, name)))
         why = f"it lacks {lacks}; a backend that only infers inherits capcsim.crypto.voting.Voting"
-        raise BackendUnavailable(name, why, found.install)
+        remedy = f"implement them in {type(backend).__module__}.{type(backend).__name__}"
+        raise BackendUnavailable(name, why, remedy)
     return backend
 
 
@@ -98,6 +100,13 @@ def _entry(name: str) -> tuple[EntryPoint, str]:
         raise BackendNotFound(name, names())
     rivals = [_package(entry.dist) for entry in found if _package(entry.dist) != _package(found[0].dist)]
     return found[0], rivals[0] if rivals else ""
+
+
+def _wrong(capabilities: Capabilities) -> str:
+    """What a backend says of itself that cannot be so."""
+    if capabilities.security not in SECURITY:
+        return f"its security is {capabilities.security!r}; allowed: {', '.join(SECURITY)}"
+    return ""
 
 
 def _package(dist: Distribution | None) -> str:

@@ -97,6 +97,7 @@ def summarise(record: Record, outcome: Outcome) -> dict[str, Any]:
         "makespan_s": simulated.makespan_s,
         "bytes": sum(simulated.sent_bytes.values()),
         "busiest": _busiest(simulated),
+        "waiting": _waiting(outcome),
         "cost": _cost(outcome),
     }
     utilisation = {"cores": simulated.core_utilisation, "links": simulated.link_utilisation}
@@ -199,6 +200,20 @@ def _busiest(simulated: Simulated) -> dict[str, Any]:
     cores, links = simulated.core_utilisation, simulated.link_utilisation
     core, link = max(cores, key=cores.__getitem__), max(links, key=links.__getitem__)
     return {"core": core, "core_utilisation": cores[core], "link": link, "link_utilisation": links[link]}
+
+
+def _waiting(outcome: Outcome) -> dict[str, int]:
+    """Votes that did not come, and the batches that waited for them."""
+    voters = Counter(voter.party for voter in outcome.voters)
+    counted = {(row.querier, row.batch): len(row.counted) for row in outcome.simulated.queries}
+    asked = {key: len(outcome.voters) - voters[key[0]] for key in counted}
+    missing = {key: asked[key] - counted[key] for key in counted}
+    return {
+        "batches": len(counted),
+        "batches_incomplete": sum(number > 0 for number in missing.values()),
+        "votes_asked": sum(asked.values()),
+        "votes_missing": sum(missing.values()),
+    }
 
 
 def _epsilon_curve(outcome: Outcome) -> dict[str, list[float | None]]:

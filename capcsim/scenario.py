@@ -188,7 +188,10 @@ def _check_privacy(scenario: Scenario) -> None:
     wanted, other = ("sigma", "scale") if privacy.mechanism == "gnmax" else ("scale", "sigma")
     noise = getattr(privacy, wanted)
     if noise is None:
-        raise ScenarioError(f"privacy.{wanted}", None, f"a number of votes above 0 for {privacy.mechanism}")
+        allowed = f"a number of votes above 0 for {privacy.mechanism}"
+        if getattr(privacy, other) is not None:
+            allowed += f", in place of privacy.{other} (--set privacy.{other}= removes it)"
+        raise ScenarioError(f"privacy.{wanted}", None, allowed)
     if getattr(privacy, other) is not None:
         allowed = f"remove it: {privacy.mechanism} takes privacy.{wanted}"
         raise ScenarioError(f"privacy.{other}", getattr(privacy, other), allowed)
@@ -221,13 +224,13 @@ def load_scenario(
     """
     path = find_scenario(name)
     tree = _read_toml(path)
+    _anchor_data_path(tree, path.parent)
     for override in overrides:
         _set(tree, override)
     if seed is not None:
         tree["seed"] = seed
     if backend is not None:
         _set(tree, f"protocol.backend={backend}")
-    _anchor_data_path(tree, path.parent)
     return parse_scenario(tree, source=path.name)
 
 
@@ -256,7 +259,9 @@ def find_scenario(name: str) -> Path:
         return shipped[name]
     path = Path(name)
     if not path.exists():
-        raise ScenarioError("scenario", name, f"a TOML file, or one of {', '.join(shipped)}")
+        close = difflib.get_close_matches(name, shipped, n=1)
+        hint = f"; did you mean {close[0]}?" if close else ""
+        raise ScenarioError("scenario", name, f"no such file; give a TOML file, or one of {', '.join(shipped)}{hint}")
     return path
 
 
@@ -308,7 +313,9 @@ def _first(error: ValidationError, source: str) -> ScenarioError:
         case "extra_forbidden":
             allowed = "no such key" + _suggestion(path)
         case "missing":
-            value, allowed = None, "this key is required" + _meaning(path)
+            value, allowed = None, "required" + _meaning(path)
+        case "tuple_type":
+            allowed = "a list in brackets, [...]"
         case "float_type" | "int_type" | "float_parsing" | "int_parsing":
             allowed = ("a whole number" if "int" in detail["type"] else "a number") + _unit(path[-1])
     if len(details) > 1:

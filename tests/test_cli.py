@@ -39,7 +39,7 @@ def call(capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch) ->
 def test_run_prints_a_row_for_each_querier_and_leaves_a_report(call: Call, tmp_path: Path) -> None:
     code, printed, _ = call("run", "smoke", "-o", str(tmp_path / "run"), *QUICK)
     assert code == 0
-    for word in ("party 0", "party 1", "label acc", "before", "after", "epsilon", "simulated", "bytes"):
+    for word in ("party 0", "party 1", "label acc", "before", "after", "epsilon", "latency", "simulated", "bytes"):
         assert word in printed
     assert "ideal functionality in the clear" in printed
     assert "SEEDED FOR SIMULATION" in printed

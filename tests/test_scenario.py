@@ -94,7 +94,7 @@ BAD: list[tuple[str, dict[str, Any], str]] = [
     ("delta of one", {"privacy.delta": 1.0}, r"privacy\.delta = 1\.0: must be less than 1"),
     ("no budget", {"privacy.epsilon": 0.0}, r"privacy\.epsilon = 0\.0: must be greater than 0"),
     ("unknown mechanism", {"privacy.mechanism": "exponential"}, r"must be 'gnmax' or 'lnmax'"),
-    ("Laplace without a scale", {"privacy.mechanism": "lnmax"}, r"privacy\.scale = None: .*for lnmax"),
+    ("Laplace without a scale", {"privacy.mechanism": "lnmax"}, r"privacy\.scale is missing: .*for lnmax"),
     ("both noises", {"privacy.scale": 3.0}, r"privacy\.scale = 3\.0: remove it: gnmax takes privacy\.sigma"),
     ("unknown analysis", {"privacy.analysis": "theorem6"}, r"privacy\.analysis = 'theorem6': must be"),
     ("unknown model", {"models.kinds": ["vgg-77"]}, r"models\.kinds\.0 = 'vgg-77': must be 'logistic'"),
@@ -102,14 +102,14 @@ BAD: list[tuple[str, dict[str, Any], str]] = [
     ("more queries than samples", {"queries.per_querier": 31}, r"at most data\.pool_per_querier = 30"),
     ("empty batches", {"queries.batch": 0}, r"queries\.batch = 0: must be greater than or equal to 1"),
     ("too few samples a shard", {"parties.virtual_per_party": 41}, r"at most data\.train_per_party = 40"),
-    ("npz without a path", {"data.source": "npz"}, r"data\.path = None: a file for data\.source = 'npz'"),
+    ("npz without a path", {"data.source": "npz"}, r"data\.path is missing: a file for data\.source = 'npz'"),
     ("a path without npz", {"data.path": "x.npz"}, r"data\.path = 'x\.npz': a file for .* only for it"),
     ("estimates", {"protocol.execute": "none"}, r"protocol\.execute = 'none': .*do not exist yet"),
     ("four samples", {"protocol.samples": 4}, r"protocol\.samples = 4: must be greater than or equal to 5"),
-    ("waiting for ever", {"faults.drop_probability": 0.1}, r"protocol\.deadline_s = None: .*wait for ever"),
-    ("quorum without a deadline", {"protocol.quorum": 0.5}, r"protocol\.deadline_s = None: .*when time is up"),
+    ("waiting for ever", {"faults.drop_probability": 0.1}, r"protocol\.deadline_s is missing: .*wait for ever"),
+    ("quorum without a deadline", {"protocol.quorum": 0.5}, r"protocol\.deadline_s is missing: .*when time is up"),
     ("certain loss", {"faults.drop_probability": 1.0}, r"faults\.drop_probability = 1\.0: must be less than 1"),
-    ("a machine without cores", {"machines.party": {}}, r"machines\.party\.cores = None: this key is required"),
+    ("a machine without cores", {"machines.party": {}}, r"machines\.party\.cores is missing: required"),
     ("negative price", {"prices.per_core_hour": -1.0}, r"prices\.per_core_hour = -1\.0: must be greater"),
     ("negative seed", {"seed": -1}, r"seed = -1: must be greater than or equal to 0"),
 ]
@@ -143,7 +143,7 @@ def test_a_file_that_cannot_be_read(tmp_path: Path, content: bytes | None, says:
 
 
 def test_an_unknown_name_lists_the_known_ones() -> None:
-    with pytest.raises(ScenarioError, match="digits, hospitals, smoke"):
+    with pytest.raises(ScenarioError, match=r"digits, hospitals, smoke; did you mean digits\?"):
         load_scenario("dgits")
 
 

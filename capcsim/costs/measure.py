@@ -20,6 +20,7 @@ from capcsim.backend import (
     Step,
     Transcript,
 )
+from capcsim.conformance import GUARDIAN_ROLES, PAIR_ROLES, Failure, check_transcript
 from capcsim.costs.cache import MeasurementCache
 from capcsim.costs.measured import Agreement, Measurements, Stratum, guardian_group, pair_group
 from capcsim.costs.transcripts import from_json, to_json
@@ -159,6 +160,7 @@ class Bench:
         expected = noisy_argmax(reconstruct(np.stack(sums), VOTE_RING_BITS), drawn)
         if not np.array_equal(release.labels, expected.labels):
             raise ConformanceError(self._backend.name, "release gave another label than the noisy argmax")
+        self._check({Step.RELEASE: transcript}, GUARDIAN_ROLES)
         return setup, count, transcript
 
     def _answer(self, pair: Pair) -> PairOutcome:
@@ -168,8 +170,17 @@ class Bench:
             self._sessions[key] = self._backend.open(pair.querier, pair.voter.prepared)
         x = self._inputs[pair.querier][pair.queries.start : pair.queries.stop]
         outcome = answer(self._backend, self._sessions[key][0], x)
+        self._check({Step.INFER: outcome.infer, Step.ARGMAX: outcome.argmax}, PAIR_ROLES)
         self._compare(pair, x, outcome)
         return outcome
+
+    def _check(self, transcripts: dict[Step, Transcript], roles: frozenset[Role]) -> None:
+        """A transcript that lacks work or messages would make costs up."""
+        for step, transcript in transcripts.items():
+            try:
+                check_transcript(step, transcript, roles)
+            except Failure as failure:
+                raise ConformanceError(self._backend.name, str(failure)) from None
 
     def _compare(self, pair: Pair, x: NDArray[np.float32], outcome: PairOutcome) -> None:
         reference = self._backend.reference(pair.voter.prepared, x)

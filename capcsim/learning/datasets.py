@@ -63,7 +63,7 @@ def _npz(path: Path) -> Dataset:
     """Arrays x and y, or x_train, y_train, x_test, y_test (and val), which are put together."""
     try:
         if not is_zipfile(path):
-            raise _bad(path, "an npz file, which numpy.savez writes" if path.exists() else "a readable npz file")
+            raise _bad(path, "an npz file, which numpy.savez writes" if path.exists() else "no such file")
         with path.open("rb") as file, np.load(file, allow_pickle=False) as arrays:
             parts = [name for name in ("", "_train", "_val", "_test") if f"x{name}" in arrays.files]
             if not parts or any(f"y{name}" not in arrays.files for name in parts):
@@ -76,7 +76,7 @@ def _npz(path: Path) -> Dataset:
         raise _bad(path, f"an npz file of plain arrays ({error})") from None
     if x.size == 0:
         raise _bad(path, f"at least one sample with a feature; there is no sample in an x of shape {x.shape}")
-    return Dataset(path.stem, _features(path, x), *_labels(path, y, len(x)))
+    return Dataset(path.name, _features(path, x), *_labels(path, y, len(x)))
 
 
 def _features(path: Path, x: NDArray[np.generic]) -> NDArray[np.float32]:

@@ -39,6 +39,8 @@ def draw_figures(record: Record) -> list[Path]:
     paths = []
     with mpl.rc_context(STYLE):
         for name, draw in FIGURES.items():
+            if name == "timeline" and not record.read_table("queries").num_rows:
+                continue
             figure = draw(record)
             paths.append(folder / f"{name}.png")
             figure.savefig(paths[-1], dpi=150)
@@ -158,8 +160,6 @@ def _typical_batch(record: Record) -> tuple[int, float]:
     rows = record.read_table("queries").to_pylist()
     ends = {row["batch"]: row for row in rows if row["querier"] == 0}
     ordered = sorted(ends.values(), key=lambda row: row["labelled_s"] - row["submitted_s"])
-    if not ordered:
-        return 0, 0.0
     middle = ordered[len(ordered) // 2]
     return middle["batch"], middle["submitted_s"]
 

@@ -12,11 +12,10 @@ CAPTIONS = {
     "accuracy": "Each querying party's model on samples that nobody trained on, before it asked and after it"
     " retrained on its own data and the labels that it bought. The red mark is the share of bought labels"
     " that are right.",
-    "epsilon": "What the labels cost in privacy. The bound that is charged holds for the discrete noise that is"
-    " added; it looks at no vote, so it may be published.",
+    "epsilon": "What the labels cost in privacy: an upper bound for the discrete noise, which looks at no vote.",
     "timeline": "One batch with a typical latency. The answering parties work in parallel; the guardian waits"
     " for their shares, and only the querying party opens the label.",
-    "utilisation": "Where the simulated time went: the longest bar is the bottleneck.",
+    "utilisation": "The busiest cores and links. Waiting for network latency and for deadlines is in no bar.",
 }
 
 

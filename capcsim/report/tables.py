@@ -25,16 +25,16 @@ def summary(record: Record) -> RenderableType:
     found: Row = record.manifest["summary"]
     table = new_table(escape(found["title"]))
     table.add_column("querier", no_wrap=True)
-    for column in ("labels", "label acc", "before", "after", "gain", "epsilon", "simulated", "bytes"):
+    columns = ("labels", "label acc", "before", "after", "epsilon", "latency", "simulated", "bytes")
+    for column in columns:
         table.add_column(column, justify="right", no_wrap=True)
     for row in found["queriers"]:
-        table.add_row(f"party {row['querier']}", *_cells(row), seconds(row["simulated_s"]), size(row["bytes"]))
+        table.add_row(f"party {row['querier']}", *_cells(row))
     mean = found["mean"]
-    gain = mean["accuracy_after"] - mean["accuracy_before"]
     accuracies = [fraction(mean[key]) for key in ("label_accuracy", "accuracy_before", "accuracy_after")]
-    last = (seconds(found["makespan_s"]), size(found["bytes"]))
     table.add_section()
-    table.add_row("mean", "", *accuracies, f"{gain:+.3f}", "", *last, style="bold")
+    last = ("", "", seconds(found["makespan_s"]), size(found["bytes"]))
+    table.add_row("all", "", *accuracies, *last, style="bold")
     return Group(table, *(Text(line) for line in notes(record)))
 
 
@@ -43,11 +43,12 @@ def notes(record: Record) -> list[str]:
     found: Row = record.manifest["summary"]
     lines = [_security(found), _noise(found["privacy"]), _execution(found["execution"]), _bottleneck(found)]
     if found["cost"]["price"]:
-        lines.append(f"At the scenario's prices: {found['cost']['price']:.4f} {found['cost']['currency']}.")
+        lines.append(f"At the scenario's prices: {found['cost']['price']:.3g} {found['cost']['currency']}.")
     reasons: dict[str, list[str]] = {}
     for row in found["queriers"]:
         reasons.setdefault(row["stopped"], []).append(str(row["querier"]))
-    return lines + [f"Party {', '.join(parties)}: {reason}." for reason, parties in reasons.items()]
+    lines += [f"Party {', '.join(parties)}: {reason}." for reason, parties in reasons.items()]
+    return lines + _warnings(found)
 
 
 def seconds(value: float) -> str:
@@ -74,9 +75,10 @@ def fraction(value: float | None) -> str:
 
 
 def _cells(row: Row) -> list[str]:
-    gain = row["accuracy_after"] - row["accuracy_before"]
     accuracies = [fraction(row[key]) for key in ("label_accuracy", "accuracy_before", "accuracy_after")]
-    return [str(row["labels_bought"]), *accuracies, f"{gain:+.3f}", f"{row['epsilon']:.3f}"]
+    latency = "-" if row["latency_median_s"] is None else seconds(row["latency_median_s"])
+    costs = (f"{row['epsilon']:.3f}", latency, seconds(row["simulated_s"]), size(row["bytes"]))
+    return [str(row["labels_bought"]), *accuracies, *costs]
 
 
 def _security(found: Row) -> str:
@@ -85,22 +87,20 @@ def _security(found: Row) -> str:
 
 
 def _noise(privacy: Row) -> str:
-    kind = "Gaussian" if privacy["mechanism"] == "gnmax" else "Laplace"
+    kind = "Gaussian noise, sigma" if privacy["mechanism"] == "gnmax" else "Laplace noise, scale"
     warning = "" if privacy["releasable"] else " SEEDED FOR SIMULATION: IT PROTECTS NOBODY."
     return (
-        f"Discrete {kind} noise of {privacy['noise_votes']:g} votes;{warning} epsilon is {privacy['analysis']} at"
-        f" delta {privacy['delta']:g} per {privacy['unit']}, budget {privacy['epsilon_budget']:g} per"
-        f" {privacy['budget_scope']}; {privacy['epsilon_if_queriers_collude']:.3f} if all queriers pool their labels."
+        f"Discrete {kind} {privacy['noise_votes']:g};{warning} epsilon protects a {privacy['unit']} of the answering"
+        f" parties ({privacy['analysis']}, delta {privacy['delta']:g}, budget {privacy['epsilon_budget']:g} per"
+        f" {privacy['budget_scope']}); it would be {privacy['epsilon_if_queriers_collude']:.3f} if all queriers pooled"
+        " their labels."
     )
 
 
 def _execution(execution: Row) -> str:
-    text = f"Executed for real: {execution['pairs_executed']} of {execution['pairs']} pairs"
-    if execution["strata_reused"]:
-        text += (
-            f", and {execution['pairs_executed_earlier']} in earlier runs that gave"
-            f" {execution['strata_reused']} of {execution['strata']} strata of transcripts"
-        )
+    now, earlier = execution["pairs_executed"], execution["pairs_executed_earlier"]
+    when = f" ({now} now, {earlier} in earlier runs)" if earlier else ""
+    text = f"Costs were measured on {now + earlier} pairs run for real{when}; the run has {execution['pairs']} pairs"
     if not execution["votes_compared"]:
         return text + "."
     text += f"; {execution['votes_disagreeing']} of {execution['votes_compared']} votes differ from the reference"
@@ -110,8 +110,28 @@ def _execution(execution: Row) -> str:
 
 
 def _bottleneck(found: Row) -> str:
-    busiest = found["busiest"]
-    return (
+    busiest, waiting = found["busiest"], found["waiting"]
+    text = (
         f"Busiest core: {busiest['core']} ({100 * busiest['core_utilisation']:.2g} %);"
         f" busiest link: {busiest['link']} ({100 * busiest['link_utilisation']:.2g} %)."
     )
+    if waiting["votes_missing"]:
+        text += (
+            f" {waiting['batches_incomplete']} of {waiting['batches']} batches waited for the deadline;"
+            f" {waiting['votes_missing']} of {waiting['votes_asked']} votes did not come in time."
+        )
+    return text
+
+
+def _warnings(found: Row) -> list[str]:
+    """What a reader might overlook."""
+    lines = []
+    if not any(row["labels_bought"] for row in found["queriers"]):
+        lines.append("No label was bought: raise privacy.epsilon, or the noise.")
+    mean = found["mean"]
+    if mean["label_accuracy"] is not None and mean["label_accuracy"] < mean["accuracy_before"]:
+        lines.append(
+            "The bought labels are worse than the parties' own models: the noise is large against the number of"
+            f" votes ({found['voters']})."
+        )
+    return lines

@@ -162,3 +162,15 @@ def test_an_exact_backend_that_differs_from_its_reference_is_refused() -> None:
 def test_the_upper_bound_is_clopper_pearsons(votes: int, wrong: int, bound: float | None) -> None:
     found = Agreement(0, votes, wrong).upper_bound()
     assert found == (None if bound is None else pytest.approx(bound, abs=1e-4))
+
+
+class Unmeasured(PlaintextBackend):
+    def infer(self, session: Any, x: Any) -> Any:
+        return super().infer(session, x)[0], ()
+
+
+def test_a_backend_that_measures_nothing_is_refused() -> None:
+    backend = Unmeasured()
+    made, pairs, _ = bench(backend, MeasurementCache(backend))
+    with pytest.raises(ConformanceError, match=r"infer sends no message; run both roles with .*run_local"):
+        made.sample(pairs, lambda _: None)

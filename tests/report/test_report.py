@@ -37,9 +37,13 @@ def test_every_figure_is_drawn_and_not_blank(record: Record) -> None:
 
 
 def test_a_run_without_a_label_is_drawn_too(empty: Record) -> None:
-    write_page(empty, draw_figures(empty))
+    figures = draw_figures(empty)
+    assert "timeline" not in {path.stem for path in figures}
+    write_page(empty, figures)
     write_trace(empty)
-    assert "label 1 would take epsilon" in (empty.folder / "report.html").read_text()
+    html = (empty.folder / "report.html").read_text()
+    assert "label 1 would take epsilon" in html
+    assert "No label was bought" in html
 
 
 def test_the_page_needs_nothing_from_outside(record: Record) -> None:
@@ -81,7 +85,7 @@ def test_notes_say_what_the_figures_rest_on(record: Record) -> None:
     text = "\n".join(notes(record))
     assert "security: none; argmax: ideal functionality in the clear" in text
     assert "SEEDED FOR SIMULATION: IT PROTECTS NOBODY" in text
-    assert "Executed for real:" in text
+    assert "Costs were measured on" in text
     assert "Busiest core:" in text
     assert "Party 0, 1: asked all 7 queries." in text
 
