@@ -111,12 +111,14 @@ class ReleaseNoise:
     """What the privacy guardian adds in step 3; it alone knows these numbers.
 
     `votes` int64[B, C] is added to the counts before the argmax. With a `threshold` (Confident-GNMax) a
-    query is answered only if its largest count plus `top` (int64[B], drawn apart) reaches it.
+    query is answered only if its largest count plus `top` (int64[B], drawn apart) reaches it. `ring_bits` is
+    public: counts, noise and their sums are known to fit in it as signed numbers.
     """
 
     votes: NDArray[np.int64]
     threshold: int | None = None
     top: NDArray[np.int64] | None = None
+    ring_bits: int = VOTE_RING_BITS
 
 
 @dataclass(frozen=True, slots=True)

@@ -33,7 +33,7 @@ from capcsim.errors import InputError, PrivacyBudgetExceeded, RecordError
 from capcsim.journal import Journal
 from capcsim.privacy.ledger import Ledger
 from capcsim.privacy.mechanisms import Mechanism
-from capcsim.privacy.noise import real_noise, simulated_noise
+from capcsim.privacy.noise import largest_noise, real_noise, simulated_noise
 from capcsim.seeds import Seeds
 
 Votes = NDArray[np.uint64]
@@ -191,7 +191,7 @@ class Collaboration:
         fresh = fresh[: len(draws)]
         if fresh:
             rows = [queries[position] for position in fresh]
-            noise = ReleaseNoise(np.stack([drawn for _, drawn in draws]))
+            noise = ReleaseNoise(np.stack([drawn for _, drawn in draws]), ring_bits=self._ring_bits())
             release = self._release(querier, rows, counted, noise)
             for position, query, (draw, _), label in zip(fresh, rows, draws, release.labels, strict=True):
                 entry = {"querier": querier, "query": query, "counted": key, "draw": draw, "label": int(label)}
@@ -200,6 +200,10 @@ class Collaboration:
                 labels[position] = label
         self._settled[self.ledger.account(querier)] += int((labels >= 0).sum())
         return Aggregate(labels, refusal)
+
+    def _ring_bits(self) -> int:
+        """The public width of step 3: 16 bits where counts and noise surely fit, at half the cost of 32."""
+        return release_ring_bits(len(self.voters), self.ledger.accountant.mechanism)
 
     def _lost_charges(self, released: set[tuple[int, int, str]]) -> Counter[str]:
         """By account, the charges of a killed run whose label will never come; raises RecordError."""
@@ -240,6 +244,11 @@ class Collaboration:
         session = self._guardian_sessions[querier]
         release, _ = self._backend.release(session, querier_sum, guardian_sum, noise)
         return release
+
+
+def release_ring_bits(voters: int, mechanism: Mechanism) -> int:
+    """16 where counts and noise stay below 2^15, else 32, which the scenario guarantees."""
+    return 16 if voters + largest_noise(mechanism) < 1 << 15 else VOTE_RING_BITS
 
 
 def sum_shares(shares: Votes) -> tuple[Votes, Votes]:

@@ -41,7 +41,7 @@ def test_run_prints_a_row_for_each_querier_and_leaves_a_report(call: Call, tmp_p
     assert code == 0
     for word in ("party 0", "party 1", "label acc", "before", "after", "epsilon", "latency", "simulated", "bytes"):
         assert word in printed
-    assert "ideal functionality in the clear" in printed
+    assert "Yao's garbled circuits" in printed
     assert "SEEDED FOR SIMULATION" in printed
     files = {path.name for path in (tmp_path / "run").rglob("*") if path.is_file()}
     assert {"report.html", "trace.json", "accuracy.png", "epsilon.png", "timeline.png", "utilisation.png"} <= files
@@ -226,7 +226,7 @@ def test_backends_names_security_and_what_is_ideal(call: Call) -> None:
     plaintext = next(row for row in json.loads(printed)["backends"] if row["name"] == "plaintext")
     assert code == 0
     assert (plaintext["security"], plaintext["exact"]) == ("none", True)
-    assert plaintext["argmax"] == plaintext["release"] == "ideal functionality in the clear"
+    assert plaintext["argmax"] == plaintext["release"] == "Yao's garbled circuits"
 
 
 @pytest.mark.parametrize("module", ["capcsim", "capcsim.cli", "capcsim_plaintext"])

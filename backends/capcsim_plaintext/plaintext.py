@@ -1,6 +1,7 @@
 """Steps 1a and 1b in the clear: the answering party sees the input and evaluates its model on it.
 
-Security "none". The logits are secret-shared all the same, so that every later step is the real one.
+Security "none", because of that. The logits are secret-shared all the same, so that every later step is the
+real one: the argmax and the release are garbled circuits, as for every backend.
 """
 
 from collections.abc import Callable
@@ -13,7 +14,7 @@ from numpy.typing import NDArray
 from capcsim.backend import Capabilities, Phase, Prepared, Role, Scope, Shares, Step, Transcript
 from capcsim.crypto.programs import Mark, Recv, Send, Steps, run_local
 from capcsim.crypto.shares import share
-from capcsim.crypto.voting import IDEAL, Voting, argmax_programs, release_programs
+from capcsim.crypto.voting import YAO, Voting, VotingSession, argmax_programs, release_programs
 from capcsim.errors import InputError
 from capcsim.fixed_point import LAYERS, Network, compile_model, encode
 
@@ -24,6 +25,7 @@ class PlaintextSession:
 
     querier: int
     prepared: Prepared | None
+    voting: VotingSession
 
 
 class PlaintextBackend(Voting):
@@ -36,8 +38,8 @@ class PlaintextBackend(Voting):
         leaks={Role.QUERIER: "nothing", Role.ANSWERER: "the query and every logit"},
         layers=LAYERS,
         needs=("numpy", "torch"),
-        argmax=IDEAL,
-        release=IDEAL,
+        argmax=YAO,
+        release=YAO,
     )
 
     def prepare(self, model: Any, *, seed: int) -> Prepared:  # noqa: ARG002 (nothing here is random)
@@ -51,8 +53,9 @@ class PlaintextBackend(Voting):
         return network.evaluate(network.encode(x))
 
     def open(self, querier: int, prepared: Prepared | None) -> tuple[PlaintextSession, Transcript]:
-        """No keys and no transfers: the transcript is empty."""
-        return PlaintextSession(querier, prepared), ()
+        """Inference needs no set-up; steps 1c and 3 need their base transfers."""
+        voting, transcript = self.open_voting(Role.GUARDIAN if prepared is None else Role.ANSWERER)
+        return PlaintextSession(querier, prepared, voting), transcript
 
     def infer(self, session: PlaintextSession, x: NDArray[np.float32]) -> tuple[Shares, Transcript]:
         """Steps 1a and 1b; raises InputError for a bad `x`."""

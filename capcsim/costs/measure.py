@@ -35,6 +35,7 @@ from capcsim.protocol import (
     Votes,
     answer,
     count_programs,
+    release_ring_bits,
     share_votes,
     submit_programs,
     sum_shares,
@@ -155,7 +156,7 @@ class Bench:
             step=Step.AGGREGATE,
         )
         sums = sum_shares(rows)
-        drawn = ReleaseNoise(noise)
+        drawn = ReleaseNoise(noise, ring_bits=release_ring_bits(rows.shape[1], self._mechanism))
         release, transcript = self._backend.release(session, *sums, drawn)
         expected = noisy_argmax(reconstruct(np.stack(sums), VOTE_RING_BITS), drawn)
         if not np.array_equal(release.labels, expected.labels):

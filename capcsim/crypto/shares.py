@@ -1,10 +1,9 @@
-"""Additive secret sharing in Z_2^k (paper, section 3.2), with masks from the operating system's generator."""
-
-import os
+"""Additive secret sharing in Z_2^k (paper, section 3.2), with masks from a cryptographic generator."""
 
 import numpy as np
 from numpy.typing import NDArray
 
+from capcsim.crypto.randomness import random_bytes
 from capcsim.errors import InputError
 
 
@@ -12,7 +11,8 @@ def uniform(shape: tuple[int, ...], ring_bits: int) -> NDArray[np.uint64]:
     """Independent uniform elements of Z_2^ring_bits, uint64[shape], never to be reproduced."""
     mask = ring_mask(ring_bits)
     count = int(np.prod(shape))
-    return np.frombuffer(os.urandom(8 * count), np.uint64).reshape(shape) & mask
+    elements: NDArray[np.uint64] = np.frombuffer(random_bytes(8 * count), np.uint64).reshape(shape) & mask
+    return elements
 
 
 def share(values: NDArray[np.int64], ring_bits: int) -> NDArray[np.uint64]:

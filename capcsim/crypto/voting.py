@@ -1,57 +1,104 @@
-"""The default steps 1c (argmax) and 3 (release) of every backend that does not bring its own.
+"""The default steps 1c (argmax) and 3 (release) of every backend that does not bring its own: Yao's protocol.
 
-For now both are an ideal functionality in the clear: one role plays the trusted third party of the
-security proof (paper, appendix E), opens both inputs and hands out the outputs. The arithmetic, the
-shares and the bytes are real; the confidentiality is not, and `IDEAL` says so in every table and record.
+Step 1c: the querying party garbles, the answering party evaluates and alone learns its share of the votes; the
+querying party's share is the mask that it chose, fresh for each class and query. Step 3: the privacy guardian
+garbles its noisy sum, and only the querying party decodes the label. Nobody learns a logit, a vote or a noisy
+count; the guardian learns neither the label nor whether the query was answered. Semi-honest, 128-bit labels.
+
+Numba and the rest of the engine are loaded on first use: a backend's package stays light.
 """
 
+from __future__ import annotations
+
 from collections.abc import Callable
+from dataclasses import dataclass
+from typing import TYPE_CHECKING, Protocol
 
 import numpy as np
 from numpy.typing import NDArray
 
 from capcsim.backend import (
     VOTE_RING_BITS,
+    Phase,
     Release,
     ReleaseNoise,
     Role,
-    Session,
     Shares,
     Step,
     Transcript,
 )
-from capcsim.crypto.programs import Recv, Send, Steps, run_local
-from capcsim.crypto.shares import reconstruct, share, signed
+from capcsim.crypto.programs import Steps, Tap, run_local
+from capcsim.crypto.shares import uniform
 
-IDEAL = "ideal functionality in the clear"
+if TYPE_CHECKING:
+    from capcsim.crypto.yao import EvaluatorSession, GarblerSession
+
+YAO = "Yao's garbled circuits"
+
+
+@dataclass
+class VotingSession:
+    """Both sides of one pair: the querying party with an answering party, or with the guardian."""
+
+    garbler: GarblerSession
+    evaluator: EvaluatorSession
+
+
+class HasVoting(Protocol):
+    """What the default steps need of a backend's session: what `Voting.open_voting` returned."""
+
+    voting: VotingSession
 
 
 class Voting:
-    """Inherit from this to get `argmax` and `release`; a backend that only infers is then complete."""
+    """Inherit from this to get `argmax` and `release`; a backend that only infers is then complete.
 
-    def argmax(self, session: Session, logits: Shares) -> tuple[Shares, Transcript]:  # noqa: ARG002
+    Its `open` calls `open_voting` and keeps the result as `voting` of the session that it returns. `tap`, when
+    set, sees every message: (sender, receiver, payload).
+    """
+
+    tap: Tap | None = None
+
+    def open_voting(self, other: Role) -> tuple[VotingSession, Transcript]:
+        """Base transfers between the querying party and `other`, the answering party or the guardian."""
+        garbler, evaluator = set_up_programs()
+        (session, theirs), transcript = run_local(
+            _seats(other), (garbler(), evaluator()), step=Step.SETUP, phase=Phase.SETUP, tap=self.tap
+        )
+        return VotingSession(session, theirs), transcript
+
+    def argmax(self, session: HasVoting, logits: Shares) -> tuple[Shares, Transcript]:
         """Step 1c: shares mod 2^32 of the one-hot argmax; the lowest index wins a tie."""
         querier, answerer = argmax_programs()
         outputs, transcript = run_local(
-            (Role.QUERIER, Role.ANSWERER),
-            (querier(logits.values[0]), answerer(logits.values[1], logits.ring_bits)),
+            _seats(Role.ANSWERER),
+            (
+                querier(session.voting.garbler, logits.values[0], logits.ring_bits),
+                answerer(session.voting.evaluator, logits.values[1], logits.ring_bits),
+            ),
             step=Step.ARGMAX,
+            tap=self.tap,
         )
         return Shares(np.stack(outputs), VOTE_RING_BITS, 0), transcript
 
     def release(
         self,
-        session: Session,  # noqa: ARG002
+        session: HasVoting,
         querier_sum: NDArray[np.uint64],
         guardian_sum: NDArray[np.uint64],
         noise: ReleaseNoise,
     ) -> tuple[Release, Transcript]:
         """Step 3: the label goes to the querying party only."""
         querier, guardian = release_programs()
-        (release, _), transcript = run_local(
-            (Role.QUERIER, Role.GUARDIAN),
-            (querier(querier_sum, noise.threshold), guardian(guardian_sum, noise)),
+        asks_threshold = noise.threshold is not None
+        (_, release), transcript = run_local(
+            _seats(Role.GUARDIAN),
+            (
+                guardian(session.voting.garbler, guardian_sum, noise),
+                querier(session.voting.evaluator, querier_sum, noise.ring_bits, asks_threshold),
+            ),
             step=Step.RELEASE,
+            tap=self.tap,
         )
         return release, transcript
 
@@ -72,44 +119,86 @@ def noisy_argmax(counts: NDArray[np.int64], noise: ReleaseNoise) -> Release:
     return Release(np.where(answered, labels, -1), answered)
 
 
+def set_up_programs() -> tuple[Callable[..., Steps], Callable[..., Steps]]:
+    """The garbler's and the evaluator's role in setting up a pair."""
+    from capcsim.crypto.yao import set_up_evaluator, set_up_garbler
+
+    return set_up_garbler, set_up_evaluator
+
+
 def argmax_programs() -> tuple[Callable[..., Steps], Callable[..., Steps]]:
-    """The two roles of step 1c; the answering party plays the ideal functionality."""
+    """The two roles of step 1c: the querying party's (garbler) and the answering party's (evaluator)."""
     return _argmax_querier, _argmax_answerer
 
 
 def release_programs() -> tuple[Callable[..., Steps], Callable[..., Steps]]:
-    """The two roles of step 3; the querying party plays the ideal functionality."""
+    """The two roles of step 3: the querying party's (evaluator) and the guardian's (garbler)."""
     return _release_querier, _release_guardian
 
 
-def _argmax_querier(logits: NDArray[np.uint64]) -> Steps:
-    yield Send(logits.tobytes())
-    votes = yield Recv()
-    return np.frombuffer(votes, np.uint32).reshape(logits.shape).astype(np.uint64)
+def _seats(other: Role) -> tuple[Role, Role]:
+    """(garbler, evaluator) of a pair: the querying party garbles for answering parties, the guardian for it."""
+    return (Role.GUARDIAN, Role.QUERIER) if other is Role.GUARDIAN else (Role.QUERIER, other)
 
 
-def _argmax_answerer(logits: NDArray[np.uint64], ring_bits: int) -> Steps:
-    theirs = yield Recv()
-    both = np.stack([np.frombuffer(theirs, np.uint64).reshape(logits.shape), logits])
-    votes = share(one_hot_argmax(reconstruct(both, ring_bits)), VOTE_RING_BITS)
-    yield Send(votes[0].astype(np.uint32).tobytes())
-    return votes[1]
+def _argmax_querier(session: GarblerSession, logits: NDArray[np.uint64], ring_bits: int) -> Steps:
+    from capcsim.crypto.library import argmax_circuit
+    from capcsim.crypto.yao import run_garbler
+
+    votes = uniform(logits.shape, VOTE_RING_BITS)
+    circuit = argmax_circuit(logits.shape[1], ring_bits)
+    masks = _bits((-votes).astype(np.uint64), VOTE_RING_BITS)
+    yield from run_garbler(session, circuit, early=masks, late=_bits(logits, ring_bits))
+    return votes
 
 
-def _release_querier(own_sum: NDArray[np.uint64], threshold: int | None) -> Steps:
-    guardian_sum = yield Recv()
-    votes_noise = yield Recv()
-    top_noise = None
-    if threshold is not None:
-        top_noise = np.frombuffer((yield Recv()), np.int32).astype(np.int64)
-    theirs = np.frombuffer(guardian_sum, np.uint32).reshape(own_sum.shape)
-    votes_noise = np.frombuffer(votes_noise, np.int32).reshape(own_sum.shape).astype(np.int64)
-    noise = ReleaseNoise(votes_noise, threshold, top_noise)
-    return noisy_argmax(signed(own_sum + theirs, VOTE_RING_BITS), noise)
+def _argmax_answerer(session: EvaluatorSession, logits: NDArray[np.uint64], ring_bits: int) -> Steps:
+    from capcsim.crypto.library import argmax_circuit
+    from capcsim.crypto.yao import run_evaluator
+
+    classes = logits.shape[1]
+    circuit = argmax_circuit(classes, ring_bits)
+    outputs = yield from run_evaluator(session, circuit, classes * ring_bits, _bits(logits, ring_bits))
+    return _words(outputs, classes)
 
 
-def _release_guardian(own_sum: NDArray[np.uint64], noise: ReleaseNoise) -> Steps:
-    yield Send(own_sum.astype(np.uint32).tobytes())
-    yield Send(noise.votes.astype(np.int32).tobytes())
-    if noise.top is not None:
-        yield Send(noise.top.astype(np.int32).tobytes())
+def _release_querier(
+    session: EvaluatorSession, own_sum: NDArray[np.uint64], ring_bits: int, asks_threshold: bool
+) -> Steps:
+    from capcsim.crypto.library import release_circuit, release_with_threshold_circuit
+    from capcsim.crypto.yao import run_evaluator
+
+    classes = own_sum.shape[1]
+    circuit = (release_with_threshold_circuit if asks_threshold else release_circuit)(classes, ring_bits)
+    outputs = yield from run_evaluator(session, circuit, circuit.garbler_inputs, _bits(own_sum, ring_bits))
+    answered = outputs[classes].astype(bool) if asks_threshold else np.ones(len(own_sum), np.bool_)
+    return Release(np.where(answered, outputs[:classes].argmax(axis=0), -1).astype(np.int64), answered)
+
+
+def _release_guardian(session: GarblerSession, own_sum: NDArray[np.uint64], noise: ReleaseNoise) -> Steps:
+    from capcsim.crypto.library import release_circuit, release_with_threshold_circuit
+    from capcsim.crypto.yao import run_garbler
+
+    bits, classes = noise.ring_bits, own_sum.shape[1]
+    inputs = [_bits(own_sum + noise.votes.astype(np.uint64), bits)]
+    build = release_circuit
+    if noise.threshold is not None and noise.top is not None:
+        build = release_with_threshold_circuit
+        needed = (noise.threshold - noise.top).astype(np.uint64)
+        inputs += [_bits(own_sum, bits), _bits(needed[:, None], bits)]
+    late = np.concatenate(inputs)
+    yield from run_garbler(session, build(classes, bits), early=late[:0], late=late)
+
+
+def _bits(words: NDArray[np.uint64], bits: int) -> NDArray[np.uint8]:
+    """The low bits of words uint64[B, C] as inputs uint8[C * bits, B], word by word."""
+    from capcsim.crypto.interpreters import to_bits
+
+    return np.ascontiguousarray(to_bits(words, bits).transpose(2, 0, 1).reshape(-1, len(words)))
+
+
+def _words(bits: NDArray[np.uint8], classes: int) -> NDArray[np.uint64]:
+    """Words uint64[B, C] from output bits uint8[C * k, B]."""
+    from capcsim.crypto.interpreters import from_bits
+
+    return np.ascontiguousarray(from_bits(bits.reshape(classes, -1, bits.shape[1]).transpose(1, 2, 0)))

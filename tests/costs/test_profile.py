@@ -5,6 +5,7 @@ import pytest
 import torch
 
 from capcsim.costs.profile import profile
+from capcsim.crypto.library import argmax_circuit
 from capcsim.errors import InputError
 from capcsim_plaintext import PlaintextBackend
 
@@ -28,8 +29,15 @@ def test_the_object_has_the_documented_form() -> None:
 def test_bytes_are_those_of_the_wire() -> None:
     found = profile(PlaintextBackend(), MODEL, "logistic", batch=3, repeats=1)["steps"]
     assert found["infer"]["bytes"] == {"querier->answerer": 3 * 6 * 4, "answerer->querier": 3 * 4 * 8}
-    assert found["argmax"]["bytes"] == {"querier->answerer": 3 * 4 * 8, "answerer->querier": 3 * 4 * 4}
     assert found["infer"]["phases"]["online"]["bytes"] == sum(found["infer"]["bytes"].values())
+    argmax = found["argmax"]
+    inputs, masks = 4 * 37, 4 * 32
+    tables = 3 * 32 * argmax_circuit(4, 37).ands
+    transfers = 16 * (-(-3 * inputs // 64) * 64)
+    offline = transfers + tables + -(-3 * masks // 8) + 16 * 3 * masks
+    assert argmax["phases"]["online"]["bytes"] == -(-3 * inputs // 8) + 16 * 3 * 2 * inputs
+    assert argmax["phases"]["offline"]["bytes"] == offline
+    assert argmax["bytes"]["answerer->querier"] == transfers + -(-3 * inputs // 8)
 
 
 def test_totals_add_up() -> None:

@@ -1,46 +1,63 @@
+from types import SimpleNamespace
+
 import numpy as np
 import pytest
-from hypothesis import given
+from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from capcsim.backend import VOTE_RING_BITS, ReleaseNoise, Shares
+from capcsim.backend import VOTE_RING_BITS, Message, Phase, ReleaseNoise, Role, Shares
+from capcsim.costs.transcripts import of_phase
 from capcsim.crypto.shares import reconstruct, share
 from capcsim.crypto.voting import Voting, noisy_argmax, one_hot_argmax
 
 rows = st.lists(st.lists(st.integers(-(1 << 35), (1 << 35) - 1), min_size=4, max_size=4), min_size=1, max_size=6)
 counts = st.lists(st.lists(st.integers(0, 400), min_size=4, max_size=4), min_size=1, max_size=6)
+VOTING = Voting()
+PAIR, GUARDIAN = (SimpleNamespace(voting=VOTING.open_voting(role)[0]) for role in (Role.ANSWERER, Role.GUARDIAN))
 
 
+@settings(deadline=None)
 @given(rows)
 def test_argmax_opens_to_the_first_largest(values: list[list[int]]) -> None:
-    votes, _ = Voting().argmax(None, Shares(share(np.array(values), 37), 37, 24))
+    votes, _ = VOTING.argmax(PAIR, Shares(share(np.array(values), 37), 37, 24))
     expected = [[int(i == row.index(max(row))) for i in range(4)] for row in values]
     assert reconstruct(votes.values, VOTE_RING_BITS).tolist() == expected
 
 
-@given(counts, st.integers(0, 1 << 30))
-def test_release_opens_to_the_noisy_argmax(values: list[list[int]], seed: int) -> None:
+@settings(deadline=None)
+@given(counts, st.integers(0, 1 << 30), st.sampled_from([16, 32]))
+def test_release_opens_to_the_noisy_argmax(values: list[list[int]], seed: int, ring_bits: int) -> None:
     generator = np.random.default_rng(seed)
     table = np.array(values)
     noise = generator.integers(-300, 300, table.shape)
     shares = share(table, VOTE_RING_BITS)
-    release, _ = Voting().release(None, shares[0], shares[1], ReleaseNoise(noise))
+    release, _ = VOTING.release(GUARDIAN, shares[0], shares[1], ReleaseNoise(noise, ring_bits=ring_bits))
     expected = [max(range(4), key=lambda i: (row[i], -i)) for row in (table + noise).tolist()]
     assert release.labels.tolist() == expected
     assert release.answered.all()
 
 
-@given(counts, st.integers(0, 500), st.integers(0, 1 << 30))
-def test_a_threshold_leaves_queries_unanswered(values: list[list[int]], threshold: int, seed: int) -> None:
+@settings(deadline=None)
+@given(counts, st.integers(0, 500), st.integers(0, 1 << 30), st.sampled_from([16, 32]))
+def test_a_threshold_leaves_queries_unanswered(
+    values: list[list[int]], threshold: int, seed: int, ring_bits: int
+) -> None:
     table = np.array(values)
     top = np.random.default_rng(seed).integers(-200, 200, len(table))
     shares = share(table, VOTE_RING_BITS)
-    noise = ReleaseNoise(np.zeros_like(table), threshold, top)
-    release, _ = Voting().release(None, shares[0], shares[1], noise)
+    noise = ReleaseNoise(np.zeros_like(table), threshold, top, ring_bits)
+    release, _ = VOTING.release(GUARDIAN, shares[0], shares[1], noise)
     expected = [max(row) + extra >= threshold for row, extra in zip(values, top.tolist(), strict=True)]
     assert release.answered.tolist() == expected
     assert [label >= 0 for label in release.labels] == expected
     assert np.array_equal(release.labels, noisy_argmax(table, noise).labels)
+
+
+def test_argmax_online_is_at_most_one_and_a_half_round_trips() -> None:
+    _, transcript = VOTING.argmax(PAIR, Shares(share(np.zeros((3, 10), np.int64), 37), 37, 24))
+    online = of_phase(transcript, Phase.ONLINE)
+    assert sum(isinstance(node, Message) for node in online) == 2
+    assert {node.sender for node in online if isinstance(node, Message)} == {Role.QUERIER, Role.ANSWERER}
 
 
 @pytest.mark.parametrize("value", [0, -5, (1 << 40)])

@@ -1,0 +1,122 @@
+"""Correlated oblivious transfer by extension: q and t = q ^ c Delta for random choice bits c.
+
+Ishai, Kilian, Nissim, Petrank 2003, semi-honest: 128 base transfers once, then two AES key streams a column and
+a transpose. The outputs are used as wire labels as they are, without a further hash: q is a zero label and t the
+active one. Transfers are made ahead, in blocks, on random choices; when the real bits are known, the receiver
+sends one correction bit each. Each index is handed out once: it is gone before anything is sent.
+"""
+
+from typing import Any
+
+import numpy as np
+from numpy.typing import NDArray
+
+from capcsim.crypto.programs import Recv, Send, Steps
+from capcsim.crypto.randomness import keystream, random_bytes
+from capcsim.crypto.transpose import combine, rows_of
+from capcsim.errors import PeerFailed
+
+COLUMNS = 128
+MOST_BLOCK = 1 << 17
+Blocks = NDArray[np.uint64]
+_PADDING_WORDS = 8
+"""Keeps columns off each other's cache lines, and is the slack that `cryptography` wants behind its output."""
+
+
+class CotSender:
+    """The side that knows Delta: its bits were the choices of the base transfers."""
+
+    def __init__(self, delta: Blocks, keys: list[bytes]) -> None:
+        self._streams = [keystream(key) for key in keys]
+        self._chosen = np.unpackbits(delta.view(np.uint8), bitorder="little").astype(bool)
+        self._ready = np.empty((0, 2), np.uint64)
+
+    @property
+    def available(self) -> int:
+        """Transfers that are made and not handed out."""
+        return len(self._ready)
+
+    def absorb(self, payload: bytes, count: int) -> None:
+        """Extend by `count` transfers with what the receiver sent; raises PeerFailed."""
+        words = count // 64
+        if len(payload) != COLUMNS * 8 * words:
+            raise PeerFailed(f"OT extension: {len(payload)} bytes came instead of {COLUMNS * 8 * words}")
+        columns = _expand(self._streams, words)
+        sent = np.frombuffer(payload, np.uint64).reshape(COLUMNS, words)
+        columns[self._chosen, :words] ^= sent[self._chosen]
+        self._ready = np.concatenate([self._ready, _rows(columns, count)])
+
+    def take(self, count: int) -> Blocks:
+        """The next zero labels uint64[count, 2]; never handed out again."""
+        taken, self._ready = self._ready[:count], self._ready[count:]
+        return taken
+
+
+class CotReceiver:
+    """The side with choice bits, here random ones."""
+
+    def __init__(self, pairs: list[tuple[bytes, bytes]]) -> None:
+        self._streams = [[keystream(pair[side]) for pair in pairs] for side in range(2)]
+        self._ready = np.empty((0, 2), np.uint64)
+        self._choices = np.empty(0, np.uint8)
+
+    @property
+    def available(self) -> int:
+        """Transfers that are made and not handed out."""
+        return len(self._ready)
+
+    def extend(self, count: int) -> bytes:
+        """Make `count` transfers on fresh random choices; returns what the sender needs."""
+        words = count // 64
+        choices = np.frombuffer(random_bytes(8 * words), np.uint64)
+        columns, others = _expand(self._streams[0], words), _expand(self._streams[1], words)
+        combine(columns, others, choices)
+        self._ready = np.concatenate([self._ready, _rows(columns, count)])
+        bits = np.unpackbits(choices.view(np.uint8), bitorder="little")
+        self._choices = np.concatenate([self._choices, bits])
+        return others[:, :words].tobytes()
+
+    def take(self, count: int) -> tuple[NDArray[np.uint8], Blocks]:
+        """The next choices uint8[count] and their labels uint64[count, 2]; never handed out again."""
+        labels, self._ready = self._ready[:count], self._ready[count:]
+        choices, self._choices = self._choices[:count], self._choices[count:]
+        return choices, labels
+
+
+def refill_sender(sender: CotSender, needed: int) -> Steps:
+    """The sender's role in making sure that `needed` transfers are available.
+
+    Called with more than the next circuit needs, it makes transfers ahead.
+    """
+    for count in _blocks(needed - sender.available):
+        sender.absorb((yield Recv()), count)
+
+
+def refill_receiver(receiver: CotReceiver, needed: int) -> Steps:
+    """The receiver's role; both sides count alike."""
+    for count in _blocks(needed - receiver.available):
+        yield Send(receiver.extend(count))
+
+
+def _blocks(missing: int) -> list[int]:
+    """Sizes of the extensions that cover what is missing, each a multiple of 64."""
+    sizes = []
+    while missing > 0:
+        sizes.append(min(MOST_BLOCK, -(-missing // 64) * 64))
+        missing -= sizes[-1]
+    return sizes
+
+
+def _expand(streams: list[Any], words: int) -> Blocks:
+    """The next `words` words of each column's key stream, uint64[128, words + padding]."""
+    columns = np.empty((COLUMNS, words + _PADDING_WORDS), np.uint64)
+    zeros = bytes(8 * words)
+    for stream, column in zip(streams, columns, strict=True):
+        stream.update_into(zeros, column.view(np.uint8).data)
+    return columns
+
+
+def _rows(columns: Blocks, count: int) -> Blocks:
+    rows = np.empty((count, 2), np.uint64)
+    rows_of(columns, rows)
+    return rows

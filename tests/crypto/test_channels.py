@@ -1,0 +1,230 @@
+"""Two-party programs between real processes and over real sockets, and what happens when the peer misbehaves."""
+
+import contextlib
+import multiprocessing
+import os
+import signal
+import socket
+import threading
+import time
+from collections.abc import Callable, Iterator
+from typing import Any
+
+import numpy as np
+import pytest
+
+from capcsim.backend import VOTE_RING_BITS
+from capcsim.crypto import channels
+from capcsim.crypto.channels import HEADER, MAGIC, VERSION, Channel, Identity, accept, connect, run_socket
+from capcsim.crypto.programs import Recv, Send, Steps
+from capcsim.crypto.shares import reconstruct, share
+from capcsim.crypto.voting import argmax_programs, set_up_programs
+from capcsim.errors import PeerFailed
+
+QUERIER, ANSWERER, STRANGER = Identity.new("querier"), Identity.new("answerer"), Identity.new("stranger")
+LOGITS = np.array([[3, 8, -1], [7, 7, 2]])
+
+
+@pytest.fixture
+def listener() -> Iterator[socket.socket]:
+    with socket.create_server(("127.0.0.1", 0)) as server:
+        yield server
+
+
+def in_background(action: Callable[[], Any]) -> Callable[[], Any]:
+    """Run in a thread; the answer waits for the result, or raises what it raised."""
+    outcome: list[Any] = []
+
+    def work() -> None:
+        try:
+            outcome.append((True, action()))
+        except BaseException as error:
+            outcome.append((False, error))
+
+    thread = threading.Thread(target=work, daemon=True)
+    thread.start()
+
+    def wait() -> Any:
+        thread.join(30)
+        assert outcome, "the other side hangs"
+        worked, value = outcome[0]
+        if not worked:
+            raise value
+        return value
+
+    return wait
+
+
+def joined(listener: socket.socket, timeout_s: float = 10.0) -> tuple[Channel, Channel]:
+    """Both ends of a connection."""
+    other = in_background(lambda: connect(listener.getsockname(), ANSWERER, QUERIER.certificate, "querier", timeout_s))
+    mine = accept(listener, QUERIER, ANSWERER.certificate, "answerer", timeout_s)
+    return mine, other()
+
+
+def asks() -> Steps:
+    yield Send(b"question")
+    return (yield Recv())
+
+
+def answers() -> Steps:
+    question = yield Recv()
+    yield Send(question[::-1])
+
+
+def test_a_program_runs_over_a_socket(listener: socket.socket) -> None:
+    mine, other = joined(listener)
+    with mine, other:
+        done = in_background(lambda: run_socket(answers(), other))
+        assert run_socket(asks(), mine) == b"noitseuq"
+        done()
+
+
+def answering_process(address: tuple[str, int], own: Identity, peer: bytes, own_share: Any, result: Any) -> None:
+    """Holds its own identity and share, and the querying party's certificate; nothing else."""
+    set_up, argmax = set_up_programs()[1], argmax_programs()[1]
+    with connect(address, own, peer, "querier", 60) as channel:
+        session = run_socket(set_up(), channel)
+        result.send(run_socket(argmax(session, own_share, 37), channel))
+
+
+def test_the_argmax_runs_between_two_processes(listener: socket.socket) -> None:
+    shares = share(LOGITS, 37)
+    ours, theirs = multiprocessing.get_context("spawn").Pipe()
+    process = multiprocessing.get_context("spawn").Process(
+        target=answering_process,
+        args=(listener.getsockname(), ANSWERER, QUERIER.certificate, shares[1], theirs),
+    )
+    process.start()
+    with accept(listener, QUERIER, ANSWERER.certificate, "answerer", 60) as channel:
+        session = run_socket(set_up_programs()[0](), channel)
+        mine = run_socket(argmax_programs()[0](session, shares[0], 37), channel)
+    votes = reconstruct(np.stack([mine, ours.recv()]), VOTE_RING_BITS)
+    process.join(30)
+    assert process.exitcode == 0
+    assert votes.tolist() == [[0, 1, 0], [1, 0, 0]]
+
+
+def dying_process(address: tuple[str, int], own: Identity, peer: bytes) -> None:
+    channel = connect(address, own, peer, "querier", 60)
+    channel.send(b"hello")
+    os.kill(os.getpid(), signal.SIGKILL)
+
+
+def test_a_killed_peer_is_named_at_once(listener: socket.socket) -> None:
+    arguments = (listener.getsockname(), ANSWERER, QUERIER.certificate)
+    process = multiprocessing.get_context("spawn").Process(target=dying_process, args=arguments)
+    process.start()
+    with accept(listener, QUERIER, ANSWERER.certificate, "answerer", 60) as channel:
+        assert channel.receive() == b"hello"
+        started_s = time.monotonic()
+        with pytest.raises(PeerFailed, match="answerer"):
+            channel.receive()
+        assert time.monotonic() - started_s < 10
+    process.join(30)
+
+
+def test_a_silent_peer_times_out(listener: socket.socket) -> None:
+    mine, other = joined(listener, timeout_s=0.3)
+    with mine, other, pytest.raises(PeerFailed, match=r"answerer was silent for 0\.3 s"):
+        mine.receive()
+
+
+def test_a_stranger_is_turned_away(listener: socket.socket) -> None:
+    def knock() -> None:
+        with connect(listener.getsockname(), STRANGER, QUERIER.certificate, "querier", 5) as channel:
+            channel.receive()
+
+    stranger = in_background(knock)
+    with pytest.raises(PeerFailed, match="answerer did not prove who it is"):
+        accept(listener, QUERIER, ANSWERER.certificate, "answerer", 5)
+    with pytest.raises(PeerFailed, match="querier"):
+        stranger()
+
+
+def test_a_false_server_is_noticed(listener: socket.socket) -> None:
+    false = in_background(lambda: accept(listener, STRANGER, ANSWERER.certificate, "answerer", 5))
+    with pytest.raises(PeerFailed, match="querier did not prove who it is"):
+        connect(listener.getsockname(), ANSWERER, QUERIER.certificate, "querier", 5)
+    with pytest.raises(PeerFailed):
+        false()
+
+
+def test_nobody_listening_is_a_clear_error() -> None:
+    with socket.create_server(("127.0.0.1", 0)) as free:
+        address = free.getsockname()
+    with pytest.raises(PeerFailed, match="querier cannot be reached"):
+        connect(address, ANSWERER, QUERIER.certificate, "querier", 5)
+
+
+@pytest.mark.parametrize(
+    ("frame", "says"),
+    [
+        (HEADER.pack(b"HTTP", VERSION, 0, 1) + b"x", "no frame of this protocol"),
+        (HEADER.pack(MAGIC, VERSION + 1, 0, 1) + b"x", f"speaks version {VERSION + 1}, not {VERSION}"),
+        (HEADER.pack(MAGIC, VERSION, 1, 1) + b"x", "sent frame 1 instead of 0: replayed or lost"),
+        (HEADER.pack(MAGIC, VERSION, 0, 1 << 40), "announced 1099511627776 bytes; at most"),
+        (HEADER.pack(MAGIC, VERSION, 0, 100) + b"only this", "ended the connection in the middle"),
+        (b"Ca", "ended the connection in the middle"),
+    ],
+)
+def test_a_bad_frame_is_refused(listener: socket.socket, frame: bytes, says: str) -> None:
+    mine, other = joined(listener)
+    with mine, other:
+        other._socket.sendall(frame)
+        other.close()
+        with pytest.raises(PeerFailed, match=says):
+            mine.receive()
+
+
+def test_a_replayed_frame_is_refused(listener: socket.socket) -> None:
+    mine, other = joined(listener)
+    with mine, other:
+        frame = HEADER.pack(MAGIC, VERSION, 0, 5) + b"share"
+        other._socket.sendall(frame + frame)
+        assert mine.receive() == b"share"
+        with pytest.raises(PeerFailed, match="sent frame 0 instead of 1"):
+            mine.receive()
+
+
+def test_a_tampered_record_is_refused(listener: socket.socket) -> None:
+    """Flip one bit on the wire, below TLS."""
+    wires: list[socket.socket] = []
+
+    def relay() -> None:
+        inner, _ = listener.accept()
+        outer = socket.create_connection(hidden.getsockname())
+        wires.extend([inner, outer])
+        back = threading.Thread(target=pump, args=(outer, inner, lambda data: data), daemon=True)
+        back.start()
+        pump(inner, outer, damage)
+
+    def pump(source: socket.socket, target: socket.socket, change: Callable[[bytes], bytes]) -> None:
+        with contextlib.suppress(OSError):  # the ends close it
+            while data := source.recv(1 << 16):
+                target.sendall(change(data))
+
+    armed = threading.Event()
+
+    def damage(data: bytes) -> bytes:
+        return data[:-1] + bytes([data[-1] ^ 1]) if armed.is_set() else data
+
+    with socket.create_server(("127.0.0.1", 0)) as hidden:
+        in_background(relay)
+        other = in_background(lambda: connect(listener.getsockname(), ANSWERER, QUERIER.certificate, "querier", 10))
+        with accept(hidden, QUERIER, ANSWERER.certificate, "answerer", 10) as mine, other() as theirs:
+            theirs.send(b"clean")
+            assert mine.receive() == b"clean"
+            armed.set()
+            theirs.send(b"damaged")
+            with pytest.raises(PeerFailed, match="answerer: the connection failed"):
+                mine.receive()
+    for wire in wires:
+        wire.close()
+
+
+def test_only_tls_1_3_is_spoken(listener: socket.socket) -> None:
+    mine, other = joined(listener)
+    with mine, other:
+        assert mine._socket.version() == "TLSv1.3"  # type: ignore[attr-defined]
+        assert channels.MOST_PAYLOAD_BYTES >= 64 << 20

@@ -1,0 +1,117 @@
+from typing import Any
+
+import numpy as np
+import pytest
+from hypothesis import given, settings
+from hypothesis import strategies as st
+from nacl import bindings as nacl
+
+from capcsim.backend import Role, Step
+from capcsim.crypto.base_ot import base_ot_receiver, base_ot_sender
+from capcsim.crypto.correlated_ot import CotReceiver, CotSender, refill_receiver, refill_sender
+from capcsim.crypto.garbling import random_delta
+from capcsim.crypto.programs import Recv, Send, Steps, run_local
+from capcsim.crypto.transpose import rows_of
+from capcsim.errors import PeerFailed
+
+ROLES = (Role.QUERIER, Role.ANSWERER)
+
+
+@settings(deadline=None, max_examples=20)
+@given(st.lists(st.integers(0, 1), min_size=1, max_size=12))
+def test_the_receiver_gets_the_chosen_keys_and_only_those(choices: list[int]) -> None:
+    programs = (base_ot_sender(len(choices)), base_ot_receiver(np.array(choices, np.uint8)))
+    (pairs, chosen), _ = run_local(ROLES, programs, step=Step.SETUP)
+    assert chosen == [pair[choice] for pair, choice in zip(pairs, choices, strict=True)]
+    assert all(key not in chosen for pair, choice in zip(pairs, choices, strict=True) for key in [pair[1 - choice]])
+    assert len({key for pair in pairs for key in pair}) == 2 * len(choices)
+
+
+def small_order_point() -> bytes:
+    """A point of order eight; valid on the curve, but outside the large subgroup."""
+    return bytes.fromhex("26e8958fc2b227b045c3f489f2ef98f0d5dfac05d3c63339b13802886d53fc05")
+
+
+@pytest.mark.parametrize("bad", [b"\xff" * 32, b"\x00" * 32, small_order_point(), b"short"])
+@pytest.mark.parametrize("victim", ["sender", "receiver"])
+def test_invalid_points_are_refused(bad: bytes, victim: str) -> None:
+    def cheats() -> Steps:
+        if victim == "receiver":
+            yield Send(bad)
+        else:
+            yield Recv()
+            yield Send(bad)
+
+    honest = base_ot_receiver(np.zeros(1, np.uint8)) if victim == "receiver" else base_ot_sender(1)
+    with pytest.raises(PeerFailed, match="base OT"):
+        run_local(ROLES, (cheats(), honest), step=Step.SETUP)
+
+
+def test_the_small_order_point_is_on_the_curve() -> None:
+    # Else the test above would say nothing about subgroups.
+    nacl.crypto_core_ed25519_add(small_order_point(), nacl.crypto_scalarmult_ed25519_base_noclamp(b"\x01" + bytes(31)))
+
+
+def pair(seed: int = 0) -> tuple[CotSender, CotReceiver, Any]:
+    generator, delta = np.random.default_rng(seed), random_delta()
+    keys = [(generator.bytes(16), generator.bytes(16)) for _ in range(128)]
+    bits = np.unpackbits(delta.view(np.uint8), bitorder="little")
+    return CotSender(delta, [key[bit] for key, bit in zip(keys, bits, strict=True)]), CotReceiver(keys), delta
+
+
+def refill(sender: CotSender, receiver: CotReceiver, needed: int) -> None:
+    run_local(ROLES, (refill_sender(sender, needed), refill_receiver(receiver, needed)), step=Step.SETUP)
+
+
+@settings(deadline=None, max_examples=20)
+@given(st.lists(st.integers(1, 700), min_size=1, max_size=6))
+def test_transfers_are_correlated_by_delta(takes: list[int]) -> None:
+    sender, receiver, delta = pair()
+    for needed in takes:
+        refill(sender, receiver, needed)
+        zeros, (choices, labels) = sender.take(needed), receiver.take(needed)
+        assert np.array_equal(labels, zeros ^ (delta * choices.astype(np.uint64)[:, None]))
+        assert sender.available == receiver.available
+
+
+def test_an_index_is_handed_out_once() -> None:
+    sender, receiver, _ = pair()
+    refill(sender, receiver, 1000)
+    labels = np.concatenate([sender.take(300), sender.take(700)])
+    receiver.take(1000)
+    assert len(np.unique(labels, axis=0)) == 1000
+    refill(sender, receiver, 500)
+    assert len(np.unique(np.concatenate([labels, sender.take(500)]), axis=0)) == 1500
+
+
+def test_what_was_taken_before_an_abort_never_comes_back() -> None:
+    sender, receiver, _ = pair()
+    refill(sender, receiver, 128)
+    lost = sender.take(64)
+    receiver.take(64)
+    refill(sender, receiver, 128)
+    later = sender.take(128)
+    assert not set(map(bytes, lost)) & set(map(bytes, later))
+
+
+def test_choices_are_balanced_and_the_message_looks_random() -> None:
+    _, receiver, _ = pair()
+    sent = np.unpackbits(np.frombuffer(receiver.extend(1 << 14), np.uint8))
+    choices, _ = receiver.take(1 << 14)
+    assert abs(choices.mean() - 0.5) < 0.025
+    assert abs(sent.mean() - 0.5) < 0.003
+
+
+def test_a_message_of_another_size_is_refused() -> None:
+    sender, receiver, _ = pair()
+    with pytest.raises(PeerFailed, match=r"OT extension: .* bytes came instead of"):
+        sender.absorb(receiver.extend(64)[:-1], 64)
+
+
+@pytest.mark.parametrize("rows", [64, 128, 640, 1024])
+def test_transpose(rows: int) -> None:
+    columns = np.random.default_rng(0).integers(0, 1 << 63, (128, rows // 64 + 3)).astype(np.uint64)
+    found = np.empty((rows, 2), np.uint64)
+    rows_of(columns, found)
+    bits = np.unpackbits(columns[:, : rows // 64].copy().view(np.uint8), axis=1, bitorder="little")
+    assert np.array_equal(np.unpackbits(found.view(np.uint8), axis=1, bitorder="little"), bits.T)

@@ -1,0 +1,281 @@
+"""The protocol, and what tests can say of its security.
+
+They look at each party's view: what it receives is of the same length and as uniform as what a simulator makes
+that knows that party's inputs and outputs only (paper, appendix E); no material repeats or survives an abort.
+They cannot show that AES is a good hash, nor that there is no other way in: that is the papers' proofs' part.
+"""
+
+from typing import Any
+
+import numpy as np
+import pytest
+from scipy.stats import chisquare
+
+from capcsim.backend import VOTE_RING_BITS, Phase, ReleaseNoise, Role, Shares, Step
+from capcsim.crypto import library
+from capcsim.crypto.circuits import Circuit
+from capcsim.crypto.garbling import Hash, evaluate, lanes_per_key, select_bits
+from capcsim.crypto.interpreters import run_plain
+from capcsim.crypto.programs import Mark, Recv, Send, Steps, run_local
+from capcsim.crypto.shares import reconstruct, share
+from capcsim.crypto.voting import Voting, argmax_programs, one_hot_argmax
+from capcsim.crypto.yao import run_evaluator, run_garbler, set_up_evaluator, set_up_garbler
+from capcsim.errors import PeerFailed
+
+ROLES = (Role.QUERIER, Role.ANSWERER)
+ARGMAX = library.argmax_circuit(4, 37)
+Messages = list[tuple[Role, bytes]]
+
+
+def sessions(hash_: Hash = Hash.LANES) -> Any:
+    both, _ = run_local(ROLES, (set_up_garbler(hash_), set_up_evaluator(hash_)), step=Step.SETUP, phase=Phase.SETUP)
+    return both
+
+
+def run(pair: Any, circuit: Circuit, early: Any, late: Any, own: Any) -> tuple[Any, Messages]:
+    """The evaluator's output, and each message as (sender, payload)."""
+    seen: Messages = []
+    programs = (run_garbler(pair[0], circuit, early, late), run_evaluator(pair[1], circuit, len(late), own))
+    tap = lambda sender, _, payload: seen.append((sender, payload))  # noqa: E731
+    (_, output), _ = run_local(ROLES, programs, step=Step.ARGMAX, tap=tap)
+    return output, seen
+
+
+def inputs(circuit: Circuit, early: int, instances: int, seed: int = 0) -> tuple[Any, Any, Any]:
+    generator = np.random.default_rng(seed)
+    bits = generator.integers(0, 2, (circuit.inputs, instances)).astype(np.uint8)
+    late = circuit.garbler_inputs - early
+    return bits[late : circuit.garbler_inputs], bits[:late], bits[circuit.garbler_inputs :]
+
+
+def expected(circuit: Circuit, early: Any, late: Any, own: Any) -> Any:
+    return run_plain(circuit, np.concatenate([late, early]), own)
+
+
+def uniform_p(payload: bytes) -> float:
+    """p-value of the bytes being uniform."""
+    return float(chisquare(np.bincount(np.frombuffer(payload, np.uint8), minlength=256)).pvalue)
+
+
+def blocks(messages: Messages, sender: Role) -> set[bytes]:
+    """All aligned 16-byte blocks in what one side sent."""
+    return {
+        payload[at : at + 16] for who, payload in messages if who is sender for at in range(0, len(payload) - 15, 16)
+    }
+
+
+@pytest.mark.parametrize("hash_", list(Hash))
+@pytest.mark.parametrize("instances", [1, 3, 70])
+@pytest.mark.parametrize("early", [0, 4 * VOTE_RING_BITS])
+def test_the_evaluator_learns_the_output(hash_: Hash, instances: int, early: int) -> None:
+    pair, bits = sessions(hash_), inputs(ARGMAX, early, instances)
+    for _ in range(2):
+        output, _ = run(pair, ARGMAX, *bits)
+        assert np.array_equal(output, expected(ARGMAX, *bits))
+
+
+def test_large_batches_travel_in_several_messages() -> None:
+    circuit = library.argmax_circuit(10, 41)
+    instances = lanes_per_key(circuit, Hash.LANES) + 3
+    bits = inputs(circuit, 320, instances)
+    output, messages = run(sessions(), circuit, *bits)
+    assert np.array_equal(output, expected(circuit, *bits))
+    assert max(len(payload) for _, payload in messages) <= 64 << 20
+    assert sum(len(payload) > 1 << 20 and who is Role.QUERIER for who, payload in messages) >= 2
+
+
+def test_no_two_received_blocks_are_labels_of_one_wire() -> None:
+    pair, bits = sessions(), inputs(ARGMAX, 0, 5)
+    _, messages = run(pair, ARGMAX, *bits)
+    received = blocks(messages, Role.QUERIER)
+    delta = pair[0].delta
+    shifted = {(np.frombuffer(block, np.uint64) ^ delta).tobytes() for block in received}
+    assert not received & shifted
+    assert delta.tobytes() not in received
+
+
+def test_no_label_gate_or_transfer_repeats_within_a_session() -> None:
+    pair, bits = sessions(), inputs(ARGMAX, 0, 2)
+    seen: set[bytes] = set()
+    gates = []
+    for _ in range(4):
+        _, messages = run(pair, ARGMAX, *bits)
+        here = blocks(messages, Role.QUERIER)
+        assert not here & seen
+        seen |= here
+        gates.append(pair[0].keys.next_gate)
+        assert pair[1].keys.next_gate == gates[-1]
+    assert np.diff([0, *gates]).tolist() == [ARGMAX.ands] * 4
+
+
+@pytest.mark.parametrize("after", range(1, 6))
+def test_an_aborted_session_is_dead(after: int) -> None:
+    """Stop after so many messages: neither side goes on with what may have been seen already."""
+    pair, (early, late, own) = sessions(), inputs(ARGMAX, 0, 2)
+    sent = 0
+
+    class Cut(Exception):
+        pass
+
+    def tap(*_: Any) -> None:
+        nonlocal sent
+        sent += 1
+        if sent == after:
+            raise Cut
+
+    programs = (run_garbler(pair[0], ARGMAX, early, late), run_evaluator(pair[1], ARGMAX, len(late), own))
+    with pytest.raises(Cut):
+        run_local(ROLES, programs, step=Step.ARGMAX, tap=tap)
+    for again in (run_garbler(pair[0], ARGMAX, early, late), run_evaluator(pair[1], ARGMAX, len(late), own)):
+        with pytest.raises(PeerFailed, match="aborted in the middle of a circuit"):
+            next(again)
+
+
+def simulated_garbler(circuit: Circuit, late: int, output: Any, keys: Any) -> Steps:
+    """Appendix E's simulator for a corrupted evaluator: it knows the output, and no input of the garbler's."""
+    instances = output.shape[1]
+    generator = np.random.default_rng(99)
+
+    def noise(*shape: int) -> Any:
+        return generator.integers(0, 1 << 63, (*shape, 2)).astype(np.uint64) * np.uint64(2) + np.uint64(1)
+
+    yield Recv()  # the extension's message
+    tables = generator.bytes(32 * circuit.ands * instances)
+    yield Send(tables)
+    labels = np.frombuffer(generator.bytes(16 * circuit.inputs * instances), np.uint64).reshape(-1, instances, 2)
+    shaped = np.frombuffer(tables, np.uint64).reshape(circuit.ands, 2, instances, 2)
+    active = evaluate(circuit, np.ascontiguousarray(labels), shaped, keys)
+    yield Send(np.packbits(select_bits(active) ^ output).tobytes())
+    yield Send(labels[late : circuit.garbler_inputs].tobytes())
+    yield Mark(Phase.ONLINE)
+    yield Recv()  # the corrections
+    yield Send(np.concatenate([labels[:late], labels[circuit.garbler_inputs :]]).tobytes())
+
+
+def test_a_corrupted_evaluators_view_can_be_simulated() -> None:
+    """The answering party in step 1c, the querying party in step 3."""
+    instances = 40
+    pair, (early, late, own) = sessions(), inputs(ARGMAX, 128, instances)
+    real_output, real = run(pair, ARGMAX, early, late, own)
+    other = sessions()[1]
+    keys = type(other.keys)(other.keys.start).take(ARGMAX.ands)
+
+    fake: Messages = []
+    # The evaluator blinds its labels with transfers of its own; the simulator knows them, it plays the sender.
+    with pytest.MonkeyPatch.context() as patch:
+        take = other.transfers.take
+        patch.setattr(other.transfers, "take", lambda count: (take(count)[0], np.zeros((count, 2), np.uint64)))
+        programs = (
+            simulated_garbler(ARGMAX, len(late), real_output, keys),
+            run_evaluator(other, ARGMAX, len(late), own),
+        )
+        (_, output), _ = run_local(
+            ROLES, programs, step=Step.ARGMAX, tap=lambda sender, _, payload: fake.append((sender, payload))
+        )
+    assert np.array_equal(output, real_output)
+    assert [(who, len(payload)) for who, payload in fake] == [(who, len(payload)) for who, payload in real]
+    for view in (real, fake):
+        for who, payload in view:
+            if who is Role.QUERIER and len(payload) > 1 << 12:
+                assert uniform_p(payload) > 1e-6
+
+
+def test_a_corrupted_garblers_view_is_uniform_and_of_fixed_length() -> None:
+    """The querying party in step 1c, the guardian in step 3: it receives masks and random choices only."""
+    views = []
+    for own_bit in (0, 1):
+        pair = sessions()
+        early, late, own = inputs(ARGMAX, 128, 200)
+        own[:] = own_bit  # all zeros or all ones: any leak would show at once
+        _, messages = run(pair, ARGMAX, early, late, own)
+        views.append([payload for who, payload in messages if who is Role.ANSWERER])
+    assert [len(payload) for payload in views[0]] == [len(payload) for payload in views[1]]
+    for view in views:
+        assert all(uniform_p(payload) > 1e-6 for payload in view)
+
+
+def test_the_evaluators_view_does_not_tell_the_garblers_inputs_apart() -> None:
+    views = []
+    for bit in (0, 1):
+        pair = sessions()
+        early, late, own = inputs(ARGMAX, 128, 100)
+        early[:], late[:] = bit, bit
+        _, messages = run(pair, ARGMAX, early, late, own)
+        views.append([payload for who, payload in messages if who is Role.QUERIER])
+    assert [len(payload) for payload in views[0]] == [len(payload) for payload in views[1]]
+    for ours, theirs in zip(*views, strict=True):
+        if len(ours) > 1 << 12:
+            assert uniform_p(ours) > 1e-6
+            assert uniform_p(theirs) > 1e-6
+    # Lowest bits of the online labels: a garbler that forgot to permute would show its inputs here.
+    lowest = [np.frombuffer(view[-1], np.uint64).reshape(-1, 2)[:, 0] & np.uint64(1) for view in views]
+    assert all(abs(bits.mean() - 0.5) < 0.02 for bits in lowest)
+
+
+def test_vote_shares_are_fresh_masks_for_each_class_and_query() -> None:
+    voting = Voting()
+    pair, _ = voting.open_voting(Role.ANSWERER)
+    logits = np.tile([5, 9, -3, 9], (2000, 1))
+    session = type("Pair", (), {"voting": pair})
+    votes, _ = voting.argmax(session, Shares(share(logits, 37), 37, 24))
+    assert np.array_equal(reconstruct(votes.values, VOTE_RING_BITS), one_hot_argmax(logits))
+    for side in votes.values:
+        assert len(np.unique(side)) > 0.999 * side.size
+        assert uniform_p(side.astype(np.uint32).tobytes()) > 1e-6
+
+
+def test_the_guardian_sends_the_same_lengths_whether_or_not_a_query_is_answered() -> None:
+    """It learns neither the label nor `answered`: nothing comes back to it but masked choices."""
+    counts = np.tile([30, 2, 1, 0], (50, 1))
+    shares = share(counts, VOTE_RING_BITS)
+    lengths, views = [], []
+    for threshold in (0, 1000):
+        seen: Messages = []
+        voting = Voting()
+        voting.tap = lambda sender, _, payload, seen=seen: seen.append((sender, payload))
+        pair, _ = voting.open_voting(Role.GUARDIAN)
+        seen.clear()
+        noise = ReleaseNoise(np.zeros_like(counts), threshold, np.zeros(50, np.int64), 16)
+        release, _ = voting.release(type("Pair", (), {"voting": pair}), shares[0], shares[1], noise)
+        assert release.answered.all() == (threshold == 0)
+        lengths.append([(who, len(payload)) for who, payload in seen])
+        views += [payload for who, payload in seen if who is Role.QUERIER]
+    assert lengths[0] == lengths[1]
+    assert all(uniform_p(view) > 1e-6 for view in views)
+
+
+@pytest.mark.parametrize("position", range(5))
+@pytest.mark.parametrize("change", [lambda p: p[:-1], lambda p: p + b"x", lambda p: b""])
+def test_a_message_of_the_wrong_size_is_refused(position: int, change: Any) -> None:
+    pair, (early, late, own) = sessions(), inputs(ARGMAX, 128, 3)
+    sent = 0
+
+    def tampered(program: Steps) -> Steps:
+        nonlocal sent
+        answer = None
+        try:
+            while True:
+                request = program.send(answer)
+                if isinstance(request, Send):
+                    request = Send(change(request.payload)) if sent == position else request
+                    sent += 1
+                answer = yield request
+        except StopIteration as end:
+            return end.value
+
+    programs = (
+        tampered(run_garbler(pair[0], ARGMAX, early, late)),
+        tampered(run_evaluator(pair[1], ARGMAX, len(late), own)),
+    )
+    with pytest.raises(PeerFailed, match="bytes came instead of"):
+        run_local(ROLES, programs, step=Step.ARGMAX)
+
+
+def test_both_roles_of_the_argmax_run_alone() -> None:
+    """Each role needs only what is its own: no shared objects but the messages."""
+    querier, answerer = argmax_programs()
+    pair = sessions()
+    logits = share(np.array([[1, 5, 2, 5]]), 37)
+    programs = (querier(pair[0], logits[0], 37), answerer(pair[1], logits[1], 37))
+    (ours, theirs), _ = run_local(ROLES, programs, step=Step.ARGMAX)
+    assert reconstruct(np.stack([ours, theirs]), VOTE_RING_BITS).tolist() == [[0, 1, 0, 0]]
