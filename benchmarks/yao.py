@@ -18,7 +18,7 @@ from capcsim.backend import Compute, Role, Shares, Step
 from capcsim.costs.cache import host, versions
 from capcsim.crypto import portable
 from capcsim.crypto.correlated_ot import refill_receiver, refill_sender
-from capcsim.crypto.garbling import GateKeys, evaluate, garble, lanes_per_key, random_delta, random_labels
+from capcsim.crypto.garbling import GateKeys, Hash, evaluate, garble, lanes_per_key, random_delta, random_labels
 from capcsim.crypto.library import argmax_circuit, relu_circuit
 from capcsim.crypto.programs import run_local
 from capcsim.crypto.shares import share
@@ -131,6 +131,7 @@ def measure(repeats: int) -> dict[str, Any]:
         "aes": aes_ecb(),
         **wide,
         **{f"argmax_{name}": voting[name] for name in ("garble_mand_s", "evaluate_mand_s")},
+        "mitccrh_garble_mand_s": gates(argmax, lanes_per_key(argmax, Hash.MITCCRH))["garble_mand_s"],
         **sides,
         "argmax_us": in_a_row(one_argmax(session)),
         "relu1000_ms": thousand_relus(session),
@@ -147,6 +148,7 @@ def measure(repeats: int) -> dict[str, Any]:
         **{name: median(found[name]) for name in wide},
         "argmax_garble_mand_s": median(found["argmax_garble_mand_s"]),
         "argmax_evaluate_mand_s": median(found["argmax_evaluate_mand_s"]),
+        "mitccrh_garble_mand_s": median(found["mitccrh_garble_mand_s"]),
         "cot_m_s": min(median(found["sender"]), median(found["receiver"])),
         "argmax_us": medians(found["argmax_us"]),
         "relu1000_ms": medians(found["relu1000_ms"]),

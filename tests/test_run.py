@@ -142,6 +142,17 @@ def test_other_scenarios_run_too(scenario: Build, tmp_path: Path, changes: dict[
     json.dumps(summary, allow_nan=False)
 
 
+def test_a_run_on_measured_transcripts_compiles_nothing(smoke: Record, tmp_path: Path) -> None:
+    code = (
+        "import sys; from pathlib import Path; from capcsim.run import run_scenario;"
+        "from capcsim.scenario import load_scenario; run_scenario(load_scenario('smoke'), Path(sys.argv[1]));"
+        "print('numba' in sys.modules)"
+    )
+    command = [sys.executable, "-c", code, str(tmp_path / "run")]
+    done = subprocess.run(command, capture_output=True, text=True, check=True)
+    assert done.stdout.strip() == "False"
+
+
 # A run in a process of its own that dies at its n-th write to disk.
 DIES = """
 import os, signal, sys
