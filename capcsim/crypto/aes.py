@@ -1,7 +1,7 @@
 """AES-NI in numba: intrinsics that hash garbled labels, several lanes and several blocks at a time.
 
-The hash of a label x in lane t of gate g is E(k_g, x ^ t) ^ x ^ t, with a key for each gate (MiTCCRH: Guo,
-Katz, Wang, Weng, Yu, ePrint 2019/1168). `capcsim.crypto.garbling` says which lanes share a key and why.
+The hash of a label x in lane t of gate g is E(k_g, s(x) ^ t) ^ s(x) ^ t, with a key for each gate and the linear
+orthomorphism s. `capcsim.crypto.garbling` says why s is needed, and which lanes share a key.
 
 LLVM's own vector types do the work: a block is `<2 x i64>`, and with VAES four of them are `<8 x i64>`. Eight
 AES chains are in flight at once. The number of rounds is passed at run time: a constant would let LLVM unroll
@@ -54,6 +54,12 @@ class _Emitter:
         """One block, repeated in the whole vector."""
         block = self.builder.load(self._pointer(base, offset, BLOCK), align=8)
         return self._shuffle(block, [0, 1] * self.width)
+
+    def sigma(self, value: Any) -> Any:
+        """The orthomorphism (high ^ low, high) of (high, low), for each block."""
+        swapped = self._shuffle(value, [word ^ 1 for word in range(2 * self.width)])
+        high = ir.Constant(self.type, [0, -1] * self.width)
+        return self.builder.xor(swapped, self.builder.and_(value, high))
 
     def low_bit_mask(self, value: Any) -> Any:
         """All ones in each block whose lowest bit is 1, else zeros: the select bit of point-and-permute."""
@@ -120,6 +126,7 @@ def _emit_garble(build: Any, width: int, vectors: int, at: Any, a: Any) -> None:
     """Half gates for `width * vectors` lanes from byte offset `at` on; `a` are the arguments of garble_and."""
     emit = _Emitter(build, width)
     delta = emit.broadcast(a.delta, I64(0))
+    moved_delta = emit.sigma(delta)
     wires, chains = [], []
     for number in range(vectors):
         offset = build.add(at, I64(16 * width * number))
@@ -127,8 +134,8 @@ def _emit_garble(build: Any, width: int, vectors: int, at: Any, a: Any) -> None:
         left, right, tweak = emit.load(a.left, offset), emit.load(a.right, offset), emit.tweak(lane)
         wires.append((offset, left, right))
         for wire, key in ((left, 0), (right, 1)):
-            tweaked = build.xor(wire, tweak)
-            chains += [(tweaked, key), (build.xor(tweaked, delta), key)]
+            tweaked = build.xor(emit.sigma(wire), tweak)
+            chains += [(tweaked, key), (build.xor(tweaked, moved_delta), key)]
     hashes = emit.encrypt(chains, [a.left_key, a.right_key], a.rounds)
     for number, (offset, left, right) in enumerate(wires):
         left_0, left_1, right_0, right_1 = hashes[4 * number : 4 * number + 4]
@@ -151,7 +158,7 @@ def _emit_evaluate(build: Any, width: int, vectors: int, at: Any, a: Any) -> Non
         lane = build.add(a.first_lane, build.lshr(offset, I64(4)))
         left, right, tweak = emit.load(a.left, offset), emit.load(a.right, offset), emit.tweak(lane)
         wires.append((offset, left, right))
-        chains += [(build.xor(left, tweak), 0), (build.xor(right, tweak), 1)]
+        chains += [(build.xor(emit.sigma(wire), tweak), key) for wire, key in ((left, 0), (right, 1))]
     hashes = emit.encrypt(chains, [a.left_key, a.right_key], a.rounds)
     for number, (offset, left, right) in enumerate(wires):
         select_left, select_right = emit.low_bit_mask(left), emit.low_bit_mask(right)

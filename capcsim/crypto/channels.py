@@ -10,8 +10,9 @@ import socket
 import ssl
 import struct
 import tempfile
+import time
 from collections.abc import Callable
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from datetime import UTC, datetime, timedelta
 from functools import partial
 from pathlib import Path
@@ -22,12 +23,14 @@ from cryptography.hazmat.primitives import serialization
 from cryptography.hazmat.primitives.asymmetric.ed25519 import Ed25519PrivateKey
 
 from capcsim.crypto.programs import Mark, Recv, Send, Steps
-from capcsim.errors import PeerFailed
+from capcsim.errors import InputError, PeerFailed
 
 MAGIC, VERSION = b"CaPC", 1
 HEADER = struct.Struct("!4sHQQ")
 MOST_PAYLOAD_BYTES = 128 << 20
 TIMEOUT_S = 60.0
+"""How long a peer may be silent; each read or write has this time."""
+HANDSHAKE_S = 10.0
 
 
 @dataclass(frozen=True)
@@ -36,7 +39,7 @@ class Identity:
 
     name: str
     certificate: bytes
-    key: bytes
+    key: bytes = field(repr=False)
 
     @classmethod
     def new(cls, name: str) -> Self:
@@ -70,7 +73,9 @@ class Channel:
         self._sent = self._received = 0
 
     def send(self, payload: bytes) -> None:
-        """Send one frame; raises PeerFailed."""
+        """Send one frame; raises PeerFailed, or InputError for a payload that no peer takes."""
+        if len(payload) > MOST_PAYLOAD_BYTES:
+            raise InputError(f"a message of {len(payload)} bytes; at most {MOST_PAYLOAD_BYTES} fit a frame: split it")
         header = HEADER.pack(MAGIC, VERSION, self._sent, len(payload))
         self._sent += 1
         self._guarded(partial(self._socket.sendall, header + payload))
@@ -137,32 +142,57 @@ def run_socket(program: Steps, channel: Channel) -> Any:
 
 
 def accept(listener: socket.socket, own: Identity, peer: bytes, name: str, timeout_s: float = TIMEOUT_S) -> Channel:
-    """Wait for the peer with this certificate to connect; raises PeerFailed."""
+    """Wait for the peer with this certificate; others are turned away. Raises PeerFailed when the time is up."""
     context = _context(ssl.PROTOCOL_TLS_SERVER, own, peer)
-    listener.settimeout(timeout_s)
-    return _secured(lambda: listener.accept()[0], context, name, timeout_s, server=True)
+    ends_s, why = time.monotonic() + timeout_s, "nobody came"
+    while (left_s := ends_s - time.monotonic()) > 0:
+        listener.settimeout(left_s)
+        try:
+            plain = listener.accept()[0]
+        except OSError as error:
+            why = str(error) if why == "nobody came" else why
+            continue
+        try:
+            return _secured(plain, context, peer, name, timeout_s, handshake_s=min(HANDSHAKE_S, left_s), server=True)
+        except PeerFailed as error:
+            why = str(error)
+    raise PeerFailed(f"{name} did not connect within {timeout_s:g} s ({why})")
 
 
 def connect(address: tuple[str, int], own: Identity, peer: bytes, name: str, timeout_s: float = TIMEOUT_S) -> Channel:
     """Connect to the peer with this certificate; raises PeerFailed."""
     context = _context(ssl.PROTOCOL_TLS_CLIENT, own, peer)
-    return _secured(lambda: socket.create_connection(address, timeout_s), context, name, timeout_s, server=False)
+    try:
+        plain = socket.create_connection(address, timeout_s)
+    except OSError as error:
+        raise PeerFailed(f"{name} cannot be reached ({error})") from None
+    return _secured(plain, context, peer, name, timeout_s, handshake_s=timeout_s, server=False)
 
 
 def _secured(
-    reach: Callable[[], socket.socket], context: ssl.SSLContext, name: str, timeout_s: float, *, server: bool
+    plain: socket.socket,
+    context: ssl.SSLContext,
+    peer: bytes,
+    name: str,
+    timeout_s: float,
+    *,
+    handshake_s: float,
+    server: bool,
 ) -> Channel:
+    """TLS on a connection, with the very certificate that was expected at the other end."""
     try:
-        plain = reach()
-    except OSError as error:
-        raise PeerFailed(f"{name} cannot be reached ({error})") from None
-    try:
-        plain.settimeout(timeout_s)
+        plain.settimeout(handshake_s)
         plain.setsockopt(socket.IPPROTO_TCP, socket.TCP_NODELAY, 1)
-        return Channel(context.wrap_socket(plain, server_side=server), name)
+        secure = context.wrap_socket(plain, server_side=server)
     except OSError as error:
         plain.close()
         raise PeerFailed(f"{name} did not prove who it is ({error})") from None
+    # A trusted certificate could have signed another one: only itself will do.
+    if secure.getpeercert(binary_form=True) != ssl.PEM_cert_to_DER_cert(peer.decode()):
+        secure.close()
+        raise PeerFailed(f"{name} did not prove who it is (another certificate)")
+    secure.settimeout(timeout_s)
+    return Channel(secure, name)
 
 
 def _context(kind: int, own: Identity, peer: bytes) -> ssl.SSLContext:

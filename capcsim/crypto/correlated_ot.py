@@ -14,7 +14,7 @@ from numpy.typing import NDArray
 from capcsim.crypto.programs import Recv, Send, Steps
 from capcsim.crypto.randomness import keystream, random_bytes
 from capcsim.crypto.transpose import combine, rows_of
-from capcsim.errors import PeerFailed
+from capcsim.errors import InputError, PeerFailed
 
 COLUMNS = 128
 MOST_BLOCK = 1 << 17
@@ -28,7 +28,9 @@ class CotSender:
 
     def __init__(self, delta: Blocks, keys: list[bytes]) -> None:
         self._streams = [keystream(key) for key in keys]
-        self._chosen = np.unpackbits(delta.view(np.uint8), bitorder="little").astype(bool)
+        bits = np.unpackbits(delta.view(np.uint8), bitorder="little").astype(np.uint64)
+        # All ones or zeros: what is added is masked, not selected, so that no memory access depends on Delta.
+        self._masks = (np.uint64(0) - bits)[:, None]
         self._ready = np.empty((0, 2), np.uint64)
 
     @property
@@ -43,12 +45,13 @@ class CotSender:
             raise PeerFailed(f"OT extension: {len(payload)} bytes came instead of {COLUMNS * 8 * words}")
         columns = _expand(self._streams, words)
         sent = np.frombuffer(payload, np.uint64).reshape(COLUMNS, words)
-        columns[self._chosen, :words] ^= sent[self._chosen]
+        columns[:, :words] ^= sent & self._masks
         self._ready = np.concatenate([self._ready, _rows(columns, count)])
 
     def take(self, count: int) -> Blocks:
-        """The next zero labels uint64[count, 2]; never handed out again."""
-        taken, self._ready = self._ready[:count], self._ready[count:]
+        """The next zero labels uint64[count, 2]; never handed out again. Raises InputError for too many."""
+        _check_available(count, self.available)
+        taken, self._ready = self._ready[:count], self._ready[count:].copy()
         return taken
 
 
@@ -77,10 +80,16 @@ class CotReceiver:
         return others[:, :words].tobytes()
 
     def take(self, count: int) -> tuple[NDArray[np.uint8], Blocks]:
-        """The next choices uint8[count] and their labels uint64[count, 2]; never handed out again."""
-        labels, self._ready = self._ready[:count], self._ready[count:]
-        choices, self._choices = self._choices[:count], self._choices[count:]
+        """The next choices uint8[count] and their labels uint64[count, 2]; raises InputError for too many."""
+        _check_available(count, self.available)
+        labels, self._ready = self._ready[:count], self._ready[count:].copy()
+        choices, self._choices = self._choices[:count], self._choices[count:].copy()
         return choices, labels
+
+
+def _check_available(count: int, available: int) -> None:
+    if count > available:
+        raise InputError(f"{count} transfers were asked for and {available} are made; refill first")
 
 
 def refill_sender(sender: CotSender, needed: int) -> Steps:

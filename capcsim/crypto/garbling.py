@@ -3,12 +3,15 @@
 Half gates: Zahur, Rosulek, Evans, ePrint 2014/756. Free XOR: Kolesnikov, Schneider 2008. A wire's two labels
 differ by the garbler's offset Delta, whose lowest bit is 1, so that a label's lowest bit permutes the rows.
 
-The hash of a label x is E(k, x ^ t) ^ x ^ t, with AES-128 keys k = start ^ 2 gate, start ^ (2 gate + 1) that are
-new for every gate (MiTCCRH, ePrint 2019/1168). Instances run side by side as lanes:
+The hash of a label x is E(k, s(x) ^ t) ^ s(x) ^ t, with AES-128 keys k = start ^ 2 gate, start ^ (2 gate + 1) that
+are new for every gate (MiTCCRH: Guo, Katz, Wang, Weng, Yu, ePrint 2019/1168). The orthomorphism s(high, low) =
+(high ^ low, high) makes it circular correlation robust. Without it the Delta that half gates add to H(x ^ Delta)
+cancels the one that is fed forward, AES is inverted under the public key, and Delta is found from a single AND:
+`tests/crypto/test_yao.py` mounts that attack. Instances run side by side as lanes:
 
 * `lanes`: up to 2,048 lanes of a gate share its two keys; the tweak t is the lane's number. Without t, a label
   that occurred in two lanes under one key would give Delta away. An attacker who guesses under one key can hit
-  any of its 2 x 2,048 labels: log2(4,096) = 12 bits less than the 128 of a key of its own, so 116 remain.
+  any of the 2,048 unknown labels hashed under it, 11 bits, and Delta has 127 unknown bits: about 116 remain.
 * `mitccrh`: every gate of every lane has keys of its own and t is 0: nothing is shared, at about a tenth of the speed.
 
 Gate numbers never repeat within a session: `GateKeys` hands them out. Delta, labels and gate numbers belong to

@@ -115,9 +115,11 @@ def _advance_garbling(
             for side in range(2):
                 label, block = work[code[number, 1 + side]], plain[side]
                 for lane in range(lanes):
-                    low, high = label[2 * lane], label[2 * lane + 1] ^ np.uint64(lane)
+                    low = label[2 * lane + 1]
+                    high = label[2 * lane] ^ label[2 * lane + 1] ^ np.uint64(lane)
                     block[2 * lane], block[2 * lane + 1] = low, high
-                    block[2 * (lanes + lane)], block[2 * (lanes + lane) + 1] = low ^ delta[0], high ^ delta[1]
+                    block[2 * (lanes + lane)] = low ^ delta[1]
+                    block[2 * (lanes + lane) + 1] = high ^ delta[0] ^ delta[1]
             return number
         _free(code, number, work, inputs, delta, outputs)
     return len(code)
@@ -154,7 +156,8 @@ def _advance_evaluating(
             for side in range(2):
                 label, block = work[code[number, 1 + side]], plain[side]
                 for lane in range(lanes):
-                    block[2 * lane], block[2 * lane + 1] = label[2 * lane], label[2 * lane + 1] ^ np.uint64(lane)
+                    block[2 * lane] = label[2 * lane + 1]
+                    block[2 * lane + 1] = label[2 * lane] ^ label[2 * lane + 1] ^ np.uint64(lane)
             return number
         _free(code, number, work, inputs, delta, outputs)
     return len(code)

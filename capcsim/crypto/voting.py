@@ -29,6 +29,7 @@ from capcsim.backend import (
 )
 from capcsim.crypto.programs import Steps, Tap, run_local
 from capcsim.crypto.shares import uniform
+from capcsim.errors import InputError
 
 if TYPE_CHECKING:
     from capcsim.crypto.yao import EvaluatorSession, GarblerSession
@@ -89,6 +90,7 @@ class Voting:
         noise: ReleaseNoise,
     ) -> tuple[Release, Transcript]:
         """Step 3: the label goes to the querying party only."""
+        _check_noise(noise)
         querier, guardian = release_programs()
         asks_threshold = noise.threshold is not None
         (_, release), transcript = run_local(
@@ -188,6 +190,19 @@ def _release_guardian(session: GarblerSession, own_sum: NDArray[np.uint64], nois
         inputs += [_bits(own_sum, bits), _bits(needed[:, None], bits)]
     late = np.concatenate(inputs)
     yield from run_garbler(session, build(classes, bits), early=late[:0], late=late)
+
+
+def _check_noise(noise: ReleaseNoise) -> None:
+    """Raises InputError for half a threshold, or numbers that the public ring width cannot hold."""
+    if (noise.threshold is None) is not (noise.top is None):
+        raise InputError("ReleaseNoise: a threshold and the noise on the largest count go together")
+    room = 1 << (noise.ring_bits - 1)
+    numbers = [noise.votes]
+    if noise.threshold is not None and noise.top is not None:
+        numbers.append(noise.threshold - noise.top)
+    largest = max(int(np.abs(values).max(initial=0)) for values in numbers)
+    if largest >= room:
+        raise InputError(f"ReleaseNoise: {largest} does not fit {noise.ring_bits} bits; give a larger ring_bits")
 
 
 def _bits(words: NDArray[np.uint64], bits: int) -> NDArray[np.uint8]:

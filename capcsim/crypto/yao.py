@@ -1,12 +1,18 @@
 """Yao's protocol as a two-party program: the garbler garbles, the evaluator alone learns the output.
 
-Offline, before inputs are known: correlated transfers on random choices, the garbled tables, the decode bits, and
-the labels of those inputs of the garbler that are known already (masks). Online: the evaluator sends a correction
-bit for each of its inputs, the garbler answers with labels; one round trip. An input of the evaluator with value b
+Offline, before inputs are known: correlated transfers on random choices, the garbled tables, and the labels of
+those inputs of the garbler that are known already (masks). Online: the evaluator sends a correction bit for each of
+its inputs, the garbler answers with labels and decode bits; one round trip. An input of the evaluator with value b
 = c ^ d (c its random choice, d the correction) has zero label q ^ e: q from the transfer, e the garbler's own, of
 which it sends e ^ d Delta. Everything is taken from its session before it is sent, and is never used again.
+
+Limits. Both parties must be semi-honest: nothing checks the extension's message, and one party that cheats can
+learn bits of the other's secrets. Tables go out before the evaluator chooses its inputs; decode bits do not, but the
+proof of half gates is for inputs that are fixed first. The two phases are one program, so that work cannot yet be
+done hours ahead. Python does not erase secrets from memory.
 """
 
+import os
 from dataclasses import dataclass, field
 
 import numpy as np
@@ -42,9 +48,12 @@ class _Session:
     keys: GateKeys
     hash: Hash
     running: bool = field(default=False, init=False, kw_only=True)
+    owner: int = field(default_factory=os.getpid, init=False, kw_only=True)
 
     def begin(self) -> None:
-        """Raises PeerFailed after an aborted run."""
+        """Raises PeerFailed after an aborted run, and in a forked copy, which would use the same labels again."""
+        if self.owner != os.getpid():
+            raise PeerFailed("this session belongs to the process that this one was forked from; set up a new one")
         if self.running:
             raise PeerFailed("this session was aborted in the middle of a circuit; set up a new one")
         self.running = True
@@ -54,15 +63,15 @@ class _Session:
 class GarblerSession(_Session):
     """One pair, one direction: Delta, gate numbers and transfers belong to it and to nothing else."""
 
-    delta: NDArray[np.uint64]
-    transfers: CotSender
+    delta: NDArray[np.uint64] = field(repr=False)
+    transfers: CotSender = field(repr=False)
 
 
 @dataclass
 class EvaluatorSession(_Session):
     """The evaluator's side of a pair."""
 
-    transfers: CotReceiver
+    transfers: CotReceiver = field(repr=False)
 
 
 def set_up_garbler(hash_: Hash = Hash.LANES) -> Steps:
@@ -91,19 +100,21 @@ def run_garbler(session: GarblerSession, circuit: Circuit, early: Bits, late: Bi
     own = random_labels(circuit.garbler_inputs, instances)
     blinds = random_labels(circuit.evaluator_inputs, instances)
     zero_labels = np.concatenate([own, transferred ^ blinds])
-    decode = np.empty((circuit.outputs, instances), np.uint8)
-    for first in range(0, instances, step := lanes_per_key(circuit, session.hash)):
-        lanes = slice(first, first + step)
+    decode: list[Bits] = []
+    groups = _groups(circuit, instances, session.hash)
+    for lanes in groups:
         keys = session.keys.take(circuit.ands)
         tables, outputs = garble(circuit, np.ascontiguousarray(zero_labels[:, lanes]), session.delta, keys)
-        decode[:, lanes] = select_bits(outputs)
+        decode.append(select_bits(outputs))
         yield Send(tables.tobytes())
-    yield Send(np.packbits(decode).tobytes())
-    yield Send(encode(own[len(late) :], session.delta, early).tobytes())
+        yield Send(encode(own[len(late) :, lanes], session.delta, early[:, lanes]).tobytes())
     yield Mark(Phase.ONLINE)
     corrections = _unpacked((yield Recv()), blinds.shape[:2])
-    answers = (encode(own[: len(late)], session.delta, late), encode(blinds, session.delta, corrections))
-    yield Send(np.concatenate(answers).tobytes())
+    for lanes, bits in zip(groups, decode, strict=True):
+        yield Send(np.packbits(bits).tobytes())
+        mine = encode(own[: len(late), lanes], session.delta, late[:, lanes])
+        theirs = encode(blinds[:, lanes], session.delta, corrections[:, lanes])
+        yield Send(np.concatenate([mine, theirs]).tobytes())
     session.running = False
 
 
@@ -117,25 +128,30 @@ def run_evaluator(session: EvaluatorSession, circuit: Circuit, late_inputs: int,
     yield Mark(Phase.OFFLINE)
     yield from refill_receiver(session.transfers, bits.size)
     choices, transferred = session.transfers.take(bits.size)
-    groups: list[tuple[slice, NDArray[np.uint64], KeyRange]] = []
-    for first in range(0, instances, step := lanes_per_key(circuit, session.hash)):
-        lanes = slice(first, min(first + step, instances))
-        keys = session.keys.take(circuit.ands)
-        tables = _blocks((yield Recv()), (circuit.ands, 2, lanes.stop - first))
-        groups.append((lanes, tables, keys))
-    decode = _unpacked((yield Recv()), (circuit.outputs, instances))
-    early = _blocks((yield Recv()), (circuit.garbler_inputs - late_inputs, instances))
+    groups = _groups(circuit, instances, session.hash)
+    garbled: list[tuple[NDArray[np.uint64], Labels, KeyRange]] = []
+    for lanes in groups:
+        keys, count = session.keys.take(circuit.ands), lanes.stop - lanes.start
+        tables = _blocks((yield Recv()), (circuit.ands, 2, count))
+        garbled.append((tables, _blocks((yield Recv()), (circuit.garbler_inputs - late_inputs, count)), keys))
     yield Mark(Phase.ONLINE)
     yield Send(np.packbits(bits ^ choices.reshape(bits.shape)).tobytes())
-    answers = _blocks((yield Recv()), (late_inputs + len(bits), instances))
-    own = answers[late_inputs:] ^ transferred.reshape(*bits.shape, 2)
-    labels = np.concatenate([answers[:late_inputs], early, own])
+    own = transferred.reshape(*bits.shape, 2)
     outputs = np.empty((circuit.outputs, instances), np.uint8)
-    for lanes, tables, keys in groups:
-        active = evaluate(circuit, np.ascontiguousarray(labels[:, lanes]), tables, keys)
-        outputs[:, lanes] = select_bits(active) ^ decode[:, lanes]
+    for lanes, (tables, early, keys) in zip(groups, garbled, strict=True):
+        count = lanes.stop - lanes.start
+        decode = _unpacked((yield Recv()), (circuit.outputs, count))
+        answers = _blocks((yield Recv()), (late_inputs + len(bits), count))
+        labels = np.concatenate([answers[:late_inputs], early, answers[late_inputs:] ^ own[:, lanes]])
+        outputs[:, lanes] = select_bits(evaluate(circuit, labels, tables, keys)) ^ decode
     session.running = False
     return outputs
+
+
+def _groups(circuit: Circuit, instances: int, hash_: Hash) -> list[slice]:
+    """The lanes that are garbled under one set of keys and travel together."""
+    step = lanes_per_key(circuit, hash_)
+    return [slice(first, min(first + step, instances)) for first in range(0, instances, step)]
 
 
 def _blocks(payload: bytes, shape: tuple[int, ...]) -> Labels:

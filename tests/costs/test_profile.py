@@ -34,8 +34,9 @@ def test_bytes_are_those_of_the_wire() -> None:
     inputs, masks = 4 * 37, 4 * 32
     tables = 3 * 32 * argmax_circuit(4, 37).ands
     transfers = 16 * (-(-3 * inputs // 64) * 64)
-    offline = transfers + tables + -(-3 * masks // 8) + 16 * 3 * masks
-    assert argmax["phases"]["online"]["bytes"] == -(-3 * inputs // 8) + 16 * 3 * 2 * inputs
+    offline = transfers + tables + 16 * 3 * masks
+    decode = -(-3 * masks // 8)
+    assert argmax["phases"]["online"]["bytes"] == -(-3 * inputs // 8) + decode + 16 * 3 * 2 * inputs
     assert argmax["phases"]["offline"]["bytes"] == offline
     assert argmax["bytes"]["answerer->querier"] == transfers + -(-3 * inputs // 8)
 

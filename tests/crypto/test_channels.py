@@ -5,6 +5,7 @@ import multiprocessing
 import os
 import signal
 import socket
+import ssl
 import threading
 import time
 from collections.abc import Callable, Iterator
@@ -12,6 +13,9 @@ from typing import Any
 
 import numpy as np
 import pytest
+from cryptography import x509
+from cryptography.hazmat.primitives import serialization
+from cryptography.hazmat.primitives.asymmetric.ed25519 import Ed25519PrivateKey
 
 from capcsim.backend import VOTE_RING_BITS
 from capcsim.crypto import channels
@@ -19,7 +23,7 @@ from capcsim.crypto.channels import HEADER, MAGIC, VERSION, Channel, Identity, a
 from capcsim.crypto.programs import Recv, Send, Steps
 from capcsim.crypto.shares import reconstruct, share
 from capcsim.crypto.voting import argmax_programs, set_up_programs
-from capcsim.errors import PeerFailed
+from capcsim.errors import InputError, PeerFailed
 
 QUERIER, ANSWERER, STRANGER = Identity.new("querier"), Identity.new("answerer"), Identity.new("stranger")
 LOGITS = np.array([[3, 8, -1], [7, 7, 2]])
@@ -142,6 +146,57 @@ def test_a_stranger_is_turned_away(listener: socket.socket) -> None:
         stranger()
 
 
+def test_the_right_peer_is_let_in_after_a_stranger(listener: socket.socket) -> None:
+    address = listener.getsockname()
+    host = in_background(lambda: accept(listener, QUERIER, ANSWERER.certificate, "answerer", 20))
+    with pytest.raises(PeerFailed), connect(address, STRANGER, QUERIER.certificate, "querier", 5) as channel:
+        channel.receive()
+    with socket.create_connection(address) as scanner:
+        scanner.sendall(b"GET / HTTP/1.0\r\n\r\n")
+    with connect(address, ANSWERER, QUERIER.certificate, "querier", 5) as theirs, host() as mine:
+        theirs.send(b"it is me")
+        assert mine.receive() == b"it is me"
+
+
+def signed_by(issuer: Identity, name: str) -> Identity:
+    """A certificate of another key, signed with the issuer's."""
+    key = Ed25519PrivateKey.generate()
+    parent = x509.load_pem_x509_certificate(issuer.certificate)
+    signer = serialization.load_pem_private_key(issuer.key, None)
+    assert isinstance(signer, Ed25519PrivateKey)
+    certificate = (
+        x509.CertificateBuilder()
+        .subject_name(x509.Name([x509.NameAttribute(x509.NameOID.COMMON_NAME, name)]))
+        .issuer_name(parent.subject)
+        .public_key(key.public_key())
+        .serial_number(x509.random_serial_number())
+        .not_valid_before(parent.not_valid_before_utc)
+        .not_valid_after(parent.not_valid_after_utc)
+        .sign(signer, None)
+    )
+    pem = serialization.Encoding.PEM
+    private = key.private_bytes(pem, serialization.PrivateFormat.PKCS8, serialization.NoEncryption())
+    return Identity(name, certificate.public_bytes(pem), private)
+
+
+def test_a_certificate_signed_by_the_expected_one_will_not_do(listener: socket.socket) -> None:
+    impostor = signed_by(ANSWERER, "answerer")
+
+    def knock() -> None:
+        with connect(listener.getsockname(), impostor, QUERIER.certificate, "querier", 3) as channel:
+            channel.receive()
+
+    knocking = in_background(knock)
+    with pytest.raises(PeerFailed, match="did not prove who it is"):
+        accept(listener, QUERIER, ANSWERER.certificate, "answerer", 3)
+    with pytest.raises(PeerFailed):
+        knocking()
+
+
+def test_private_keys_do_not_show_in_messages() -> None:
+    assert "PRIVATE" not in repr(QUERIER)
+
+
 def test_a_false_server_is_noticed(listener: socket.socket) -> None:
     false = in_background(lambda: accept(listener, STRANGER, ANSWERER.certificate, "answerer", 5))
     with pytest.raises(PeerFailed, match="querier did not prove who it is"):
@@ -223,8 +278,24 @@ def test_a_tampered_record_is_refused(listener: socket.socket) -> None:
         wire.close()
 
 
-def test_only_tls_1_3_is_spoken(listener: socket.socket) -> None:
+def test_an_older_tls_is_refused(listener: socket.socket) -> None:
+    host = in_background(lambda: accept(listener, QUERIER, ANSWERER.certificate, "answerer", 2))
+    old = ssl.SSLContext(ssl.PROTOCOL_TLS_CLIENT)
+    old.check_hostname, old.verify_mode = False, ssl.CERT_NONE
+    old.maximum_version = ssl.TLSVersion.TLSv1_2
+    with (
+        socket.create_connection(listener.getsockname()) as plain,
+        pytest.raises(ssl.SSLError, match="PROTOCOL_VERSION"),
+    ):
+        old.wrap_socket(plain)
+    with pytest.raises(PeerFailed, match="did not connect within 2 s"):
+        host()
+
+
+def test_a_message_too_large_for_a_frame_is_refused_before_it_is_sent(
+    listener: socket.socket, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(channels, "MOST_PAYLOAD_BYTES", 10)
     mine, other = joined(listener)
-    with mine, other:
-        assert mine._socket.version() == "TLSv1.3"  # type: ignore[attr-defined]
-        assert channels.MOST_PAYLOAD_BYTES >= 64 << 20
+    with mine, other, pytest.raises(InputError, match="a message of 11 bytes; at most 10 fit a frame"):
+        mine.send(bytes(11))

@@ -12,7 +12,7 @@ from capcsim.crypto.correlated_ot import CotReceiver, CotSender, refill_receiver
 from capcsim.crypto.garbling import random_delta
 from capcsim.crypto.programs import Recv, Send, Steps, run_local
 from capcsim.crypto.transpose import rows_of
-from capcsim.errors import PeerFailed
+from capcsim.errors import InputError, PeerFailed
 
 ROLES = (Role.QUERIER, Role.ANSWERER)
 
@@ -84,14 +84,13 @@ def test_an_index_is_handed_out_once() -> None:
     assert len(np.unique(np.concatenate([labels, sender.take(500)]), axis=0)) == 1500
 
 
-def test_what_was_taken_before_an_abort_never_comes_back() -> None:
+def test_more_than_there_are_cannot_be_taken() -> None:
     sender, receiver, _ = pair()
-    refill(sender, receiver, 128)
-    lost = sender.take(64)
-    receiver.take(64)
-    refill(sender, receiver, 128)
-    later = sender.take(128)
-    assert not set(map(bytes, lost)) & set(map(bytes, later))
+    refill(sender, receiver, 64)
+    for side in (sender, receiver):
+        with pytest.raises(InputError, match="65 transfers were asked for and 64 are made"):
+            side.take(65)
+        assert side.available == 64
 
 
 def test_choices_are_balanced_and_the_message_looks_random() -> None:

@@ -9,12 +9,22 @@ from typing import Any
 
 import numpy as np
 import pytest
+from cryptography.hazmat.primitives.ciphers import Cipher, algorithms, modes
 from scipy.stats import chisquare
 
 from capcsim.backend import VOTE_RING_BITS, Phase, ReleaseNoise, Role, Shares, Step
-from capcsim.crypto import library
-from capcsim.crypto.circuits import Circuit
-from capcsim.crypto.garbling import Hash, evaluate, lanes_per_key, select_bits
+from capcsim.crypto import library, portable
+from capcsim.crypto.circuits import Builder, Circuit
+from capcsim.crypto.garbling import (
+    GateKeys,
+    Hash,
+    evaluate,
+    garble,
+    lanes_per_key,
+    random_delta,
+    random_labels,
+    select_bits,
+)
 from capcsim.crypto.interpreters import run_plain
 from capcsim.crypto.programs import Mark, Recv, Send, Steps, run_local
 from capcsim.crypto.shares import reconstruct, share
@@ -84,6 +94,79 @@ def test_large_batches_travel_in_several_messages() -> None:
     assert sum(len(payload) > 1 << 20 and who is Role.QUERIER for who, payload in messages) >= 2
 
 
+def decrypt(key: np.ndarray, block: np.ndarray) -> np.ndarray:
+    """AES inverted: the evaluator knows every gate's keys."""
+    cipher = Cipher(algorithms.AES(key.tobytes()), modes.ECB()).decryptor()
+    return np.frombuffer(cipher.update(block.tobytes()), np.uint64)
+
+
+def hashed(key: np.ndarray, block: np.ndarray) -> np.ndarray:
+    cipher = Cipher(algorithms.AES(key.tobytes()), modes.ECB()).encryptor()
+    return np.frombuffer(cipher.update(block.tobytes()), np.uint64) ^ block
+
+
+def identity(block: np.ndarray) -> np.ndarray:
+    return block
+
+
+def sigma(block: np.ndarray) -> np.ndarray:
+    return np.array([block[1], block[0] ^ block[1]], np.uint64)
+
+
+def sigma_inverse(block: np.ndarray) -> np.ndarray:
+    return np.array([block[0] ^ block[1], block[0]], np.uint64)
+
+
+def deltas_found(garble_gate: Any, moved: Any, back: Any, trials: int) -> int:
+    """How often a single AND gives Delta away to an evaluator that inverts AES under the public key.
+
+    The hash of label x is E(k, moved(x)) ^ moved(x). If what is fed forward and the Delta that half gates add
+    were the same, they would cancel, and E could be inverted.
+    """
+    found = 0
+    for _ in range(trials):
+        delta, keys, labels = random_delta(), GateKeys.fresh().take(1), random_labels(2, 1)
+        tables = garble_gate(labels, delta, keys)
+        key, left = keys.keys()[0, 0].view(np.uint64), labels[0, 0]
+        rest = tables[0, 0, 0] ^ hashed(key, moved(left)) ^ moved(left)
+        found += np.array_equal(back(decrypt(key, rest) ^ moved(left)), delta)
+    return found
+
+
+def one_and() -> Circuit:
+    build = Builder("and")
+    return build.compile([build.and_(build.garbler_input(1)[0], build.evaluator_input(1)[0])])
+
+
+AND = one_and()
+
+
+def by_aes(labels: Any, delta: Any, keys: Any) -> Any:
+    return garble(AND, labels, delta, keys)[0]
+
+
+def by_portable(labels: Any, delta: Any, keys: Any) -> Any:
+    tables, outputs = np.empty((1, 2, 1, 2), np.uint64), np.empty((1, 1, 2), np.uint64)
+    portable.garble(AND, labels, delta, keys.keys(), tables, outputs)
+    return tables
+
+
+def without_sigma(labels: Any, delta: Any, keys: Any) -> Any:
+    """The mistake: E(k, x) ^ x, which is not circular correlation robust."""
+    key = keys.keys()[0, 0].view(np.uint64)
+    left, right = labels[:, 0]
+    table = hashed(key, left) ^ hashed(key, left ^ delta) ^ (delta if right[0] & np.uint64(1) else np.uint64(0))
+    return table.reshape(1, 1, 1, 2)
+
+
+def test_delta_cannot_be_computed_by_inverting_aes() -> None:
+    """The attack works on the hash without its orthomorphism, about every other time, and never on ours."""
+    assert deltas_found(without_sigma, identity, identity, 60) > 10
+    for garble_gate in (by_aes, by_portable):
+        for moved, back in ((identity, identity), (sigma, sigma_inverse)):
+            assert deltas_found(garble_gate, moved, back, 60) == 0
+
+
 def test_no_two_received_blocks_are_labels_of_one_wire() -> None:
     pair, bits = sessions(), inputs(ARGMAX, 0, 5)
     _, messages = run(pair, ARGMAX, *bits)
@@ -94,10 +177,17 @@ def test_no_two_received_blocks_are_labels_of_one_wire() -> None:
     assert delta.tobytes() not in received
 
 
-def test_no_label_gate_or_transfer_repeats_within_a_session() -> None:
+def test_no_label_gate_or_transfer_repeats_within_a_session(monkeypatch: pytest.MonkeyPatch) -> None:
     pair, bits = sessions(), inputs(ARGMAX, 0, 2)
     seen: set[bytes] = set()
-    gates = []
+    gates, handed_out = [], []
+    take = pair[0].transfers.take
+
+    def recorded(count: int) -> Any:
+        handed_out.append(take(count))
+        return handed_out[-1]
+
+    monkeypatch.setattr(pair[0].transfers, "take", recorded)
     for _ in range(4):
         _, messages = run(pair, ARGMAX, *bits)
         here = blocks(messages, Role.QUERIER)
@@ -106,9 +196,11 @@ def test_no_label_gate_or_transfer_repeats_within_a_session() -> None:
         gates.append(pair[0].keys.next_gate)
         assert pair[1].keys.next_gate == gates[-1]
     assert np.diff([0, *gates]).tolist() == [ARGMAX.ands] * 4
+    labels = np.concatenate(handed_out)
+    assert len(np.unique(labels, axis=0)) == len(labels) == 4 * 2 * ARGMAX.evaluator_inputs
 
 
-@pytest.mark.parametrize("after", range(1, 6))
+@pytest.mark.parametrize("after", range(1, 7))
 def test_an_aborted_session_is_dead(after: int) -> None:
     """Stop after so many messages: neither side goes on with what may have been seen already."""
     pair, (early, late, own) = sessions(), inputs(ARGMAX, 0, 2)
@@ -135,20 +227,16 @@ def simulated_garbler(circuit: Circuit, late: int, output: Any, keys: Any) -> St
     """Appendix E's simulator for a corrupted evaluator: it knows the output, and no input of the garbler's."""
     instances = output.shape[1]
     generator = np.random.default_rng(99)
-
-    def noise(*shape: int) -> Any:
-        return generator.integers(0, 1 << 63, (*shape, 2)).astype(np.uint64) * np.uint64(2) + np.uint64(1)
-
     yield Recv()  # the extension's message
     tables = generator.bytes(32 * circuit.ands * instances)
     yield Send(tables)
     labels = np.frombuffer(generator.bytes(16 * circuit.inputs * instances), np.uint64).reshape(-1, instances, 2)
     shaped = np.frombuffer(tables, np.uint64).reshape(circuit.ands, 2, instances, 2)
-    active = evaluate(circuit, np.ascontiguousarray(labels), shaped, keys)
-    yield Send(np.packbits(select_bits(active) ^ output).tobytes())
+    active = evaluate(circuit, labels, shaped, keys)
     yield Send(labels[late : circuit.garbler_inputs].tobytes())
     yield Mark(Phase.ONLINE)
     yield Recv()  # the corrections
+    yield Send(np.packbits(select_bits(active) ^ output).tobytes())
     yield Send(np.concatenate([labels[:late], labels[circuit.garbler_inputs :]]).tobytes())
 
 
@@ -244,7 +332,7 @@ def test_the_guardian_sends_the_same_lengths_whether_or_not_a_query_is_answered(
     assert all(uniform_p(view) > 1e-6 for view in views)
 
 
-@pytest.mark.parametrize("position", range(5))
+@pytest.mark.parametrize("position", range(6))
 @pytest.mark.parametrize("change", [lambda p: p[:-1], lambda p: p + b"x", lambda p: b""])
 def test_a_message_of_the_wrong_size_is_refused(position: int, change: Any) -> None:
     pair, (early, late, own) = sessions(), inputs(ARGMAX, 128, 3)
@@ -269,6 +357,21 @@ def test_a_message_of_the_wrong_size_is_refused(position: int, change: Any) -> N
     )
     with pytest.raises(PeerFailed, match="bytes came instead of"):
         run_local(ROLES, programs, step=Step.ARGMAX)
+
+
+def test_a_forked_copy_of_a_session_is_refused(monkeypatch: pytest.MonkeyPatch) -> None:
+    """It would hand out the same transfers and gate numbers once more."""
+    pair, (early, late, own) = sessions(), inputs(ARGMAX, 0, 1)
+    monkeypatch.setattr("os.getpid", lambda: -1)
+    for program in (run_garbler(pair[0], ARGMAX, early, late), run_evaluator(pair[1], ARGMAX, len(late), own)):
+        with pytest.raises(PeerFailed, match="forked"):
+            next(program)
+
+
+def test_secrets_do_not_show_in_messages() -> None:
+    pair = sessions()
+    assert "delta" not in repr(pair[0])
+    assert "transfers" not in repr(pair[1])
 
 
 def test_both_roles_of_the_argmax_run_alone() -> None:
