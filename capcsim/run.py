@@ -128,9 +128,9 @@ class _Run:
     def plan_queries(self) -> None:
         """What each querying party asks about, and everybody's votes on it by the reference."""
         wanted, privacy = self.scenario.queries.per_querier, self.scenario.privacy
-        # Without faults every query that is asked is charged; with faults one may be lost and another asked.
+        # Without a deadline every query that is asked is charged; with one it may be lost and another asked.
         self.affordable = self.accountant.affordable(privacy.epsilon, wanted)
-        count = wanted if self.scenario.faults.drop_probability else self.affordable
+        count = wanted if self.scenario.protocol.deadline_s is not None else self.affordable
         self.planned = [count] * self.scenario.parties.queriers
         for querier in range(self.scenario.parties.queriers):
             pool = self.parts.pools[querier]
@@ -163,7 +163,9 @@ class _Run:
             cache=MeasurementCache(self.backend, reading=not fresh),
         )
         pairs = self._pairs(self.planned)
-        foreseen = pairs + self._pairs([self.affordable] * len(self.planned))
+        # A budget that ends in the middle of a batch gives that batch a size of its own.
+        cut = self._pairs([self.affordable] * len(self.planned))
+        foreseen = list({(pair.querier, pair.queries, pair.voter.index): pair for pair in pairs + cut}.values())
         bench.sample(foreseen, self._progress.stage("measuring pairs", 0))
         bench.guardian(foreseen, self._progress.stage("measuring the guardian", 0))
         if protocol.execute == "all":
