@@ -92,7 +92,7 @@ class KeyRange:
 
 
 def lanes_per_key(circuit: Circuit, hash_: Hash) -> int:
-    """How many instances are garbled under one set of keys, and travel in one message of at most 64 MiB."""
+    """How many instances share one set of keys and one message of tables, 16 MiB unless one alone is larger."""
     if hash_ is Hash.MITCCRH:
         return 1
     return max(1, min(LANES_PER_KEY, MOST_TABLE_BYTES // (32 * max(1, circuit.ands))))

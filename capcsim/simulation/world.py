@@ -183,14 +183,15 @@ class World:
         counted = yield from self._wait_for_shares(batch, pairs)
         batch = replace(batch, counted=counted)
         answering = len(self._collaboration.answering(batch.querier))
+        account = self._collaboration.ledger.account(batch.querier)
+        # From here on each label is either settled or lost, in this same instant: it must not count twice.
+        self._under_way[account] -= len(batch.queries)
         # A billionth less, so that 0.56 of 25 is 14 votes in floating point too.
         if len(counted) < max(1, ceil(self._scenario.protocol.quorum * answering - 1e-9)):
             why = f"{len(counted)} of {answering} votes had arrived by the deadline: no quorum"
             self._note(batch, [-1] * len(batch.queries), why)
         else:
             yield from self._open_label(batch, [pairs[voter] for voter in counted])
-        account = self._collaboration.ledger.account(batch.querier)
-        self._under_way[account] -= len(batch.queries)
         window.release(turn)
         if account in self._ended:
             self._ended.pop(account).succeed()

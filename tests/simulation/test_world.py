@@ -1,5 +1,6 @@
 """Whole collaborations over hand-made transcripts, so that every time has a closed form."""
 
+from collections import Counter
 from collections.abc import Callable, Iterator
 from contextlib import ExitStack, closing
 from pathlib import Path
@@ -235,6 +236,15 @@ def test_the_budget_ends_the_questions_before_anybody_works_for_nothing(simulate
     assert [row.label >= 0 for row in found.queries] == [True, True, True]
     assert [row.batch for row in found.queries] == [0, 0, 1]
     assert "label 4 would take epsilon" in found.stopped[0]
+
+
+def test_labels_that_are_being_opened_are_not_counted_twice(simulate: Simulate) -> None:
+    """One core opens the two queriers' labels in turn: the first asks again while the other's are being opened."""
+    changes = {"parties.queriers": 2, "queries.batch": 3, "queries.in_flight": 1, "machines.guardian.cores": 1}
+    budget = {"privacy.budget_scope": "coalition", "privacy.epsilon": 2.7}  # ten labels
+    found = simulate({**changes, **budget}, queries=[9, 9])
+    sizes = Counter((row.querier, row.batch) for row in found.queries)
+    assert sizes == {(0, 0): 3, (1, 0): 3, (0, 1): 3, (1, 1): 1}
 
 
 def test_a_query_that_was_lost_leaves_room_for_another(simulate: Simulate) -> None:
