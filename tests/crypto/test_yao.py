@@ -13,7 +13,7 @@ from cryptography.hazmat.primitives.ciphers import Cipher, algorithms, modes
 from scipy.stats import chisquare
 
 from capcsim.backend import VOTE_RING_BITS, Phase, ReleaseNoise, Role, Shares, Step
-from capcsim.crypto import library, portable
+from capcsim.crypto import library, portable, yao
 from capcsim.crypto.circuits import Builder, Circuit
 from capcsim.crypto.garbling import (
     GateKeys,
@@ -27,9 +27,19 @@ from capcsim.crypto.garbling import (
 )
 from capcsim.crypto.interpreters import run_plain
 from capcsim.crypto.programs import Mark, Recv, Send, Steps, run_local
+from capcsim.crypto.randomness import keystream
 from capcsim.crypto.shares import reconstruct, share
 from capcsim.crypto.voting import Voting, argmax_programs, one_hot_argmax
-from capcsim.crypto.yao import run_evaluator, run_garbler, set_up_evaluator, set_up_garbler
+from capcsim.crypto.yao import (
+    evaluator_online,
+    garble_ahead,
+    garbler_online,
+    receive_ahead,
+    run_evaluator,
+    run_garbler,
+    set_up_evaluator,
+    set_up_garbler,
+)
 from capcsim.errors import PeerFailed
 
 ROLES = (Role.QUERIER, Role.ANSWERER)
@@ -230,10 +240,15 @@ def simulated_garbler(circuit: Circuit, late: int, output: Any, keys: Any) -> St
     yield Recv()  # the extension's message
     tables = generator.bytes(32 * circuit.ands * instances)
     yield Send(tables)
-    labels = np.frombuffer(generator.bytes(16 * circuit.inputs * instances), np.uint64).reshape(-1, instances, 2)
+    seed = generator.bytes(16)
+    labels = np.frombuffer(generator.bytes(16 * circuit.inputs * instances), np.uint64).reshape(-1, instances, 2).copy()
+    early = circuit.garbler_inputs - late
+    labels[late : circuit.garbler_inputs] = np.frombuffer(
+        keystream(seed).update(bytes(16 * early * instances)), np.uint64
+    ).reshape(early, instances, 2)
     shaped = np.frombuffer(tables, np.uint64).reshape(circuit.ands, 2, instances, 2)
     active = evaluate(circuit, labels, shaped, keys)
-    yield Send(labels[late : circuit.garbler_inputs].tobytes())
+    yield Send(seed)
     yield Mark(Phase.ONLINE)
     yield Recv()  # the corrections
     yield Send(np.packbits(select_bits(active) ^ output).tobytes())
@@ -382,3 +397,66 @@ def test_both_roles_of_the_argmax_run_alone() -> None:
     programs = (querier(pair[0], logits[0], 37), answerer(pair[1], logits[1], 37))
     (ours, theirs), _ = run_local(ROLES, programs, step=Step.ARGMAX)
     assert reconstruct(np.stack([ours, theirs]), VOTE_RING_BITS).tolist() == [[0, 1, 0, 0]]
+
+
+def whole(session: Any, program: Steps) -> Steps:
+    """What stands around every use of a session."""
+    session.begin()
+    result = yield from program
+    session.end()
+    return result
+
+
+def ahead(pair: Any, circuit: Circuit, early: Any, late_inputs: int) -> Any:
+    programs = (
+        whole(pair[0], garble_ahead(pair[0], circuit, early)),
+        whole(pair[1], receive_ahead(pair[1], circuit, late_inputs, early.shape[1])),
+    )
+    return run_local(ROLES, programs, step=Step.INFER, phase=Phase.OFFLINE)[0]
+
+
+def online(pair: Any, ready: Any, late: Any, own: Any) -> Any:
+    programs = (
+        whole(pair[0], garbler_online(pair[0], ready[0], late)),
+        whole(pair[1], evaluator_online(pair[1], ready[1], own)),
+    )
+    return run_local(ROLES, programs, step=Step.INFER)[0][1]
+
+
+def test_circuits_that_were_garbled_ahead_can_be_used_in_any_order() -> None:
+    pair, stock = sessions(), []
+    for seed in range(4):
+        early, late, own = inputs(ARGMAX, 128, 3 + seed, seed)
+        stock.append((ahead(pair, ARGMAX, early, len(late)), (early, late, own)))
+    for ready, (early, late, own) in stock[::-1]:
+        assert ready[1].stored_bytes > 32 * ARGMAX.ands * ready[1].instances
+        assert np.array_equal(online(pair, ready, late, own), expected(ARGMAX, early, late, own))
+
+
+def test_what_was_garbled_ahead_is_used_once() -> None:
+    pair = sessions()
+    early, late, own = inputs(ARGMAX, 128, 2)
+    ready = ahead(pair, ARGMAX, early, len(late))
+    online(pair, ready, late, own)
+    for program in (garbler_online(pair[0], ready[0], late), evaluator_online(pair[1], ready[1], own)):
+        with pytest.raises(PeerFailed, match="were used already"):
+            next(program)
+
+
+def test_large_batches_are_streamed(monkeypatch: pytest.MonkeyPatch) -> None:
+    """No more tables than fit the limit lie at the evaluator at once."""
+    monkeypatch.setattr("capcsim.crypto.yao.MOST_STREAMED_BYTES", 32 * ARGMAX.ands * 5)
+    pair, (early, late, own) = sessions(), inputs(ARGMAX, 128, 13)
+    largest = 0
+    receive = yao.receive_ahead
+
+    def watched(*arguments: Any) -> Steps:
+        nonlocal largest
+        ready = yield from receive(*arguments)
+        largest = max(largest, ready.instances)
+        return ready
+
+    monkeypatch.setattr("capcsim.crypto.yao.receive_ahead", watched)
+    output, _ = run(pair, ARGMAX, early, late, own)
+    assert np.array_equal(output, expected(ARGMAX, early, late, own))
+    assert largest == 5
