@@ -20,7 +20,7 @@ Positive: TypeAlias = Annotated[float, Field(gt=0, allow_inf_nan=False, strict=T
 NotNegative: TypeAlias = Annotated[float, Field(ge=0, allow_inf_nan=False, strict=True)]
 Probability: TypeAlias = Annotated[float, Field(ge=0, lt=1, strict=True)]
 Noise: TypeAlias = Annotated[float, Field(gt=0, le=1e5, allow_inf_nan=False, strict=True)]
-ModelKind: TypeAlias = Literal["logistic", "mlp", "cryptonet-relu"]
+ModelKind: TypeAlias = Literal["logistic", "mlp", "cryptonet-relu", "lenet", "vgg-5", "vgg-7", "resnet-8", "resnet-10"]
 
 
 class Section(BaseModel):
@@ -86,6 +86,9 @@ class Protocol(Section):
     """Which cryptography, how much of it really runs, and who must answer."""
 
     backend: str = "plaintext"
+    options: dict[str, bool | int | float | str] = Field(
+        default_factory=dict, description="what the backend is made with, e.g. security = 16384 for hybrid"
+    )
     execute: Literal["all", "sample", "none"] = "sample"
     samples: Annotated[int, Field(ge=5, strict=True)] = Field(5, description="executions of each stratum")
     quorum: Annotated[float, Field(gt=0, le=1, strict=True)] = Field(

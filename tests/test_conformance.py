@@ -28,7 +28,7 @@ class WrongSecurity(PlaintextBackend):
 class PublishesWeights(PlaintextBackend):
     def prepare(self, model: Any, *, seed: int) -> Any:
         prepared = super().prepare(model, seed=seed)
-        leaked = (*prepared.public.layers, str(prepared.private.layers[0].weight[0, 0]))
+        leaked = (*prepared.public.layers, str(prepared.private.weights[1].weight[0, 0]))
         return replace(prepared, public=replace(prepared.public, layers=leaked))
 
 

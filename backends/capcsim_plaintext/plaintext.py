@@ -48,7 +48,7 @@ class PlaintextBackend(Voting):
         return Prepared(network.public, network)
 
     def reference(self, prepared: Prepared, x: NDArray[np.float32]) -> NDArray[np.int64]:
-        """Logits int64[B, C] with 24 fraction bits; raises InputError for a bad `x`."""
+        """Logits int64[B, C] with the model's fraction bits; raises InputError for a bad `x`."""
         network: Network = prepared.private
         return network.evaluate(network.encode(x))
 
@@ -61,12 +61,13 @@ class PlaintextBackend(Voting):
         """Steps 1a and 1b; raises InputError for a bad `x`."""
         if session.prepared is None:
             raise InputError("this session is the privacy guardian's, who has no model; open one with a model")
-        public = session.prepared.public
-        encode(x, public.input_shape)
+        network: Network = session.prepared.private
+        public = network.public
+        encode(x, public)
         querier, answerer = self.programs(Step.INFER)
         outputs, transcript = run_local(
             (Role.QUERIER, Role.ANSWERER),
-            (querier(public, x), answerer(session.prepared.private)),
+            (querier(public, x), answerer(network)),
             step=Step.INFER,
         )
         return Shares(np.stack(outputs), public.ring_bits, public.fraction_bits), transcript
@@ -88,7 +89,7 @@ class PlaintextBackend(Voting):
 
 def _infer_querier(public: Any, x: NDArray[np.float32]) -> Steps:
     yield Mark(Phase.ONLINE, Scope.QUERY)
-    encoded = encode(x, public.input_shape).tobytes()
+    encoded = encode(x, public).tobytes()
     yield Mark(scope=Scope.PAIR)
     yield Send(encoded)
     logits = yield Recv()

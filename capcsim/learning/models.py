@@ -1,14 +1,17 @@
 """The models that parties train, as torch modules that say which input shape they take."""
 
-from math import prod
+from collections.abc import Iterator
 
 import numpy as np
 import torch
 from numpy.typing import NDArray
 from torch import nn
 
-from capcsim.errors import ScenarioError
+from capcsim.learning.architectures import cryptonet_relu, lenet, mlp, resnet, vgg
 from capcsim.scenario import ModelKind
+
+PREDICTED_TOGETHER = 500
+"""Samples that go through a model at once: ten thousand feature maps of a deep one would need gigabytes."""
 
 
 class Classifier(nn.Sequential):
@@ -20,55 +23,51 @@ class Classifier(nn.Sequential):
 
     def probabilities(self, x: NDArray[np.float32]) -> NDArray[np.float64]:
         """float64[N, C], each row summing to one."""
-        with torch.no_grad():
-            rows: NDArray[np.float64] = torch.softmax(self(torch.from_numpy(x)).double(), dim=1).numpy()
-        return rows
+        rows = [torch.softmax(logits.double(), dim=1).numpy() for logits in self._logits(x)]
+        together: NDArray[np.float64] = np.concatenate(rows)
+        return together
 
     def predict(self, x: NDArray[np.float32]) -> NDArray[np.int64]:
         """int64[N]; the lowest class wins a tie."""
-        with torch.no_grad():
-            logits: NDArray[np.float32] = self(torch.from_numpy(x)).numpy()
-        labels: NDArray[np.int64] = logits.argmax(axis=1)
+        labels: NDArray[np.int64] = np.concatenate([logits.numpy().argmax(axis=1) for logits in self._logits(x)])
         return labels
+
+    def _logits(self, x: NDArray[np.float32]) -> Iterator[torch.Tensor]:
+        with torch.no_grad():
+            for samples in torch.split(torch.from_numpy(x), PREDICTED_TOGETHER):
+                yield self(samples)
 
 
 def build_model(
-    kind: ModelKind, input_shape: tuple[int, ...], classes: int, hidden: tuple[int, ...], seed: int
+    kind: ModelKind,
+    input_shape: tuple[int, ...],
+    classes: int,
+    hidden: tuple[int, ...],
+    seed: int,
+    width: float = 1.0,
 ) -> Classifier:
-    """An untrained model with seeded weights; raises ScenarioError when it cannot take the data."""
+    """An untrained model with seeded weights; raises ScenarioError when it cannot take the data.
+
+    `hidden` are the layers of an mlp; `width` scales the channels of the image models.
+    """
     with torch.random.fork_rng(devices=[]):
         torch.manual_seed(seed)
         match kind:
             case "logistic":
-                return Classifier(input_shape, nn.Flatten(), nn.Linear(prod(input_shape), classes))
+                layers = mlp(input_shape, classes, ())
             case "mlp":
-                return _mlp(input_shape, classes, hidden)
+                layers = mlp(input_shape, classes, hidden)
             case "cryptonet-relu":
-                return _cryptonet_relu(input_shape, classes)
+                layers = cryptonet_relu(input_shape, classes, width)
+            case "lenet":
+                layers = lenet(input_shape, classes, width)
+            case "vgg-5" | "vgg-7":
+                layers = vgg(kind, input_shape, classes, width, stages=3 if kind == "vgg-5" else 4)
+            case "resnet-8" | "resnet-10":
+                layers = resnet(kind, input_shape, classes, width, blocks=3 if kind == "resnet-8" else 4)
+    return Classifier(input_shape, *layers)
 
 
-def _mlp(input_shape: tuple[int, ...], classes: int, hidden: tuple[int, ...]) -> Classifier:
-    layers: list[nn.Module] = [nn.Flatten()]
-    width = prod(input_shape)
-    for units in hidden:
-        layers += [nn.Linear(width, units), nn.ReLU()]
-        width = units
-    return Classifier(input_shape, *layers, nn.Linear(width, classes))
-
-
-def _cryptonet_relu(input_shape: tuple[int, ...], classes: int) -> Classifier:
-    """CryptoNets with ReLU (Gilad-Bachrach et al. 2016), the model of the paper's Table 1."""
-    if len(input_shape) != 3:
-        allowed = f"logistic or mlp: this model convolves images, and the samples have shape {input_shape}"
-        raise ScenarioError("models.kinds", "cryptonet-relu", allowed)
-    channels, height, width = input_shape
-    maps = 5 * ((height + 1) // 2) * ((width + 1) // 2)
-    return Classifier(
-        input_shape,
-        nn.Conv2d(channels, 5, kernel_size=5, stride=2, padding=2),
-        nn.ReLU(),
-        nn.Flatten(),
-        nn.Linear(maps, 100),
-        nn.ReLU(),
-        nn.Linear(100, classes),
-    )
+def usual_input_shape(kind: ModelKind) -> tuple[int, ...]:
+    """What a kind is usually given: MNIST's images, or CIFAR-10's for the deep ones."""
+    return (3, 32, 32) if kind.startswith(("vgg", "resnet")) else (1, 28, 28)

@@ -1,0 +1,116 @@
+"""Fitted scikit-learn classifiers: linear models and perceptrons as layers, trees as comparisons."""
+
+from collections.abc import Sequence
+from math import prod
+from typing import Any
+
+import numpy as np
+
+from capcsim.errors import UnsupportedModel
+from capcsim.fixed_point.graph import Op, lower
+from capcsim.fixed_point.layers import Array, Shape
+from capcsim.fixed_point.network import Network
+from capcsim.fixed_point.trees import Ensemble, compile_ensemble
+
+
+def compile_estimator(model: Any) -> Network:
+    """A fitted scikit-learn classifier as integer layers; raises UnsupportedModel.
+
+    Its classes must be 0 to C - 1. It takes rows of features, or samples of its attribute `input_shape`, which
+    are flattened. A tree takes the attribute `feature_ranges`: (low, high) for each feature, by default
+    [-16, 16].
+    """
+    from sklearn.ensemble import AdaBoostClassifier, ExtraTreesClassifier, RandomForestClassifier
+    from sklearn.linear_model import LogisticRegression
+    from sklearn.neural_network import MLPClassifier
+    from sklearn.tree import DecisionTreeClassifier
+
+    name = type(model).__name__
+    kinds = (
+        LogisticRegression,
+        MLPClassifier,
+        DecisionTreeClassifier,
+        RandomForestClassifier,
+        ExtraTreesClassifier,
+        AdaBoostClassifier,
+    )
+    if not isinstance(model, kinds):
+        raise UnsupportedModel(name, f"only {', '.join(kind.__name__ for kind in kinds)} can be compiled")
+    _check_classes(name, model)
+    shape = _input_shape(name, model)
+    match model:
+        case LogisticRegression():
+            return _perceptron(name, shape, [model.coef_.T], [model.intercept_])
+        case MLPClassifier():
+            return _perceptron(name, shape, *_layers(model))
+        case DecisionTreeClassifier():
+            ensemble = Ensemble([model.tree_], [_probabilities(model.tree_)])
+        case AdaBoostClassifier():
+            ensemble = _boosted(model, DecisionTreeClassifier)
+        case _:
+            trees = [each.tree_ for each in model.estimators_]
+            ensemble = Ensemble(trees, [_probabilities(tree) / len(trees) for tree in trees])
+    return compile_ensemble(name, ensemble, shape, getattr(model, "feature_ranges", None))
+
+
+def _check_classes(name: str, model: Any) -> None:
+    classes = getattr(model, "classes_", None)
+    if classes is None:
+        raise UnsupportedModel(name, "it is not fitted; call fit first")
+    if isinstance(classes, list):
+        raise UnsupportedModel(name, "it has several outputs; train one model for each")
+    if not np.array_equal(classes, np.arange(len(classes))) or len(classes) < 2:
+        found = ", ".join(map(str, classes[:5]))
+        raise UnsupportedModel(name, f"its classes are {found}; relabel them 0 to C - 1, and train on every class")
+
+
+def _input_shape(name: str, model: Any) -> Shape:
+    features = int(model.n_features_in_)
+    shape = tuple(int(size) for size in getattr(model, "input_shape", (features,)))
+    if prod(shape) != features:
+        raise UnsupportedModel(name, f"input_shape {shape} has not the {features} features that it was trained on")
+    return shape
+
+
+def _perceptron(name: str, shape: Shape, weights: Sequence[Array], biases: Sequence[Array]) -> Network:
+    """Linear layers with ReLUs between them; a weight is [in, out], as scikit-learn has it."""
+    ops = [Op("input", "input", [], shape)]
+    ops.append(Op("reshape", "flatten", [ops[-1]], (prod(shape),)))
+    for index, (weight, bias) in enumerate(zip(weights, biases, strict=True)):
+        layer = f"{name}, layer {index}"
+        if not (np.isfinite(weight).all() and np.isfinite(bias).all()):
+            raise UnsupportedModel(layer, "a weight is NaN or infinite; train the model again")
+        if index:
+            ops.append(Op("relu", layer, [ops[-1]], ops[-1].shape))
+        weight, bias = (np.array(array, np.float64) for array in (weight.T, bias))
+        ops.append(Op("linear", layer, [ops[-1]], (len(weight),), weight=weight, bias=bias))
+    return lower(ops)
+
+
+def _layers(model: Any) -> tuple[list[Array], list[Array]]:
+    if model.activation != "relu" and len(model.coefs_) > 1:
+        raise UnsupportedModel("MLPClassifier", f"activation {model.activation!r}; train with activation='relu'")
+    if model.out_activation_ == "logistic" and model.n_outputs_ > 1:
+        raise UnsupportedModel("MLPClassifier", "it has several outputs; train one model for each")
+    return model.coefs_, model.intercepts_
+
+
+def _probabilities(tree: Any) -> Array:
+    """[nodes, C]: the classes' shares at each node."""
+    counts = tree.value[:, 0, :]
+    shares: Array = counts / counts.sum(axis=1, keepdims=True)
+    return shares
+
+
+def _boosted(model: Any, tree_kind: Any) -> Ensemble:
+    """SAMME: each tree's weight, normalised, on the class that it predicts."""
+    if getattr(model, "algorithm", "SAMME") == "SAMME.R":
+        raise UnsupportedModel("AdaBoostClassifier", "algorithm 'SAMME.R'; train with algorithm='SAMME'")
+    votes = []
+    alphas = model.estimator_weights_[: len(model.estimators_)]
+    for alpha, estimator in zip(alphas / alphas.sum(), model.estimators_, strict=True):
+        if not isinstance(estimator, tree_kind):
+            raise UnsupportedModel("AdaBoostClassifier", f"over {type(estimator).__name__}; only over trees")
+        predicted = estimator.classes_[_probabilities(estimator.tree_).argmax(axis=1)]
+        votes.append(alpha * np.eye(len(model.classes_))[predicted])
+    return Ensemble([estimator.tree_ for estimator in model.estimators_], votes)
