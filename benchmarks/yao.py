@@ -8,6 +8,7 @@ import json
 import os
 import time
 from collections.abc import Callable
+from dataclasses import dataclass
 from statistics import median
 from typing import Any
 
@@ -22,11 +23,22 @@ from capcsim.crypto.garbling import GateKeys, Hash, evaluate, garble, lanes_per_
 from capcsim.crypto.library import argmax_circuit, relu_circuit
 from capcsim.crypto.programs import run_local
 from capcsim.crypto.shares import share
-from capcsim.crypto.voting import Voting, argmax_programs
-from capcsim.crypto.yao import run_evaluator, run_garbler
+from capcsim.crypto.voting import argmax_programs, set_up_programs
+from capcsim.crypto.yao import EvaluatorSession, GarblerSession, run_evaluator, run_garbler
 
 PAIR = (Role.QUERIER, Role.ANSWERER)
 TRANSFERS = 1 << 17
+
+
+@dataclass
+class Session:
+    garbler: GarblerSession
+    evaluator: EvaluatorSession
+
+
+def set_up() -> Session:
+    garbler, evaluator = set_up_programs()
+    return Session(*run_local(PAIR, (garbler(), evaluator()), step=Step.SETUP)[0])
 
 
 def aes_ecb() -> Callable[[], float]:
@@ -52,7 +64,7 @@ def gates(circuit: Any, instances: int) -> dict[str, Callable[[], float]]:
     }
 
 
-def transfers(session: Any) -> dict[str, Callable[[], float]]:
+def transfers(session: Session) -> dict[str, Callable[[], float]]:
     """Million correlated transfers a second, of each side."""
 
     def run(role: Role) -> float:
@@ -68,7 +80,7 @@ def transfers(session: Any) -> dict[str, Callable[[], float]]:
     return {"sender": lambda: run(Role.QUERIER), "receiver": lambda: run(Role.ANSWERER)}
 
 
-def one_argmax(session: Any) -> Callable[[], dict[str, float]]:
+def one_argmax(session: Session) -> Callable[[], dict[str, float]]:
     """Microseconds of each side for one argmax of ten 32-bit logits to shares, transfers made ahead."""
     querier, answerer = argmax_programs()
 
@@ -89,9 +101,9 @@ def in_a_row(call: Callable[[], dict[str, float]], times: int = 20) -> Callable[
     return lambda: medians([call() for _ in range(times)])
 
 
-def thousand_relus(session: Any) -> Callable[[], dict[str, float]]:
+def thousand_relus(session: Session) -> Callable[[], dict[str, float]]:
     """Milliseconds of each side for 1,000 ReLUs mod 2^37, transfers included."""
-    circuit = relu_circuit(37, 12, 16)
+    circuit = relu_circuit(1, 37, 12, 16)
     early, late, own = (np.zeros((37, 1000), np.uint8) for _ in range(3))
 
     def run() -> dict[str, float]:
@@ -121,8 +133,8 @@ def timed(call: Callable[[], object]) -> float:
 
 
 def measure(repeats: int) -> dict[str, Any]:
-    session, _ = Voting().open_voting(Role.ANSWERER)
-    relu = relu_circuit(32, 12, 16)
+    session = set_up()
+    relu = relu_circuit(1, 32, 12, 16)
     wide = gates(relu, lanes_per_key(relu, session.garbler.hash))
     argmax = argmax_circuit(10, 32)
     voting = gates(argmax, lanes_per_key(argmax, session.garbler.hash))

@@ -6,6 +6,7 @@ active one. Transfers are made ahead, in blocks, on random choices; when the rea
 sends one correction bit each. Each index is handed out once: it is gone before anything is sent.
 """
 
+from collections import deque
 from typing import Any
 
 import numpy as np
@@ -23,6 +24,34 @@ _PADDING_WORDS = 8
 """Keeps columns off each other's cache lines, and is the slack that `cryptography` wants behind its output."""
 
 
+class _Stock:
+    """Rows that are made in blocks and handed out from the front, each once."""
+
+    def __init__(self) -> None:
+        self._blocks: deque[NDArray[Any]] = deque()
+        self.available = 0
+
+    def add(self, block: NDArray[Any]) -> None:
+        """Behind all others."""
+        self._blocks.append(block)
+        self.available += len(block)
+
+    def take(self, count: int) -> NDArray[Any]:
+        """The next rows; raises InputError for too many."""
+        if count > self.available:
+            raise InputError(f"{count} transfers were asked for and {self.available} are made; refill first")
+        self.available -= count
+        taken = []
+        while count:
+            block = self._blocks.popleft()
+            if len(block) > count:
+                self._blocks.appendleft(block[count:])
+            taken.append(block[:count])
+            count -= len(taken[-1])
+        # One block is copied too: what was handed out must not keep its neighbours in memory.
+        return np.concatenate(taken) if taken else np.empty((0, 2), np.uint64)
+
+
 class CotSender:
     """The side that knows Delta: its bits were the choices of the base transfers."""
 
@@ -31,12 +60,12 @@ class CotSender:
         bits = np.unpackbits(delta.view(np.uint8), bitorder="little").astype(np.uint64)
         # All ones or zeros: what is added is masked, not selected, so that no memory access depends on Delta.
         self._masks = (np.uint64(0) - bits)[:, None]
-        self._ready = np.empty((0, 2), np.uint64)
+        self._ready = _Stock()
 
     @property
     def available(self) -> int:
         """Transfers that are made and not handed out."""
-        return len(self._ready)
+        return self._ready.available
 
     def absorb(self, payload: bytes, count: int) -> None:
         """Extend by `count` transfers with what the receiver sent; raises PeerFailed."""
@@ -46,13 +75,11 @@ class CotSender:
         columns = _expand(self._streams, words)
         sent = np.frombuffer(payload, np.uint64).reshape(COLUMNS, words)
         columns[:, :words] ^= sent & self._masks
-        self._ready = np.concatenate([self._ready, _rows(columns, count)])
+        self._ready.add(_rows(columns, count))
 
     def take(self, count: int) -> Blocks:
         """The next zero labels uint64[count, 2]; never handed out again. Raises InputError for too many."""
-        _check_available(count, self.available)
-        taken, self._ready = self._ready[:count], self._ready[count:].copy()
-        return taken
+        return self._ready.take(count)
 
 
 class CotReceiver:
@@ -60,13 +87,12 @@ class CotReceiver:
 
     def __init__(self, pairs: list[tuple[bytes, bytes]]) -> None:
         self._streams = [[keystream(pair[side]) for pair in pairs] for side in range(2)]
-        self._ready = np.empty((0, 2), np.uint64)
-        self._choices = np.empty(0, np.uint8)
+        self._ready, self._choices = _Stock(), _Stock()
 
     @property
     def available(self) -> int:
         """Transfers that are made and not handed out."""
-        return len(self._ready)
+        return self._ready.available
 
     def extend(self, count: int) -> bytes:
         """Make `count` transfers on fresh random choices; returns what the sender needs."""
@@ -74,22 +100,14 @@ class CotReceiver:
         choices = np.frombuffer(random_bytes(8 * words), np.uint64)
         columns, others = _expand(self._streams[0], words), _expand(self._streams[1], words)
         combine(columns, others, choices)
-        self._ready = np.concatenate([self._ready, _rows(columns, count)])
-        bits = np.unpackbits(choices.view(np.uint8), bitorder="little")
-        self._choices = np.concatenate([self._choices, bits])
+        self._ready.add(_rows(columns, count))
+        self._choices.add(np.unpackbits(choices.view(np.uint8), bitorder="little"))
         return others[:, :words].tobytes()
 
     def take(self, count: int) -> tuple[NDArray[np.uint8], Blocks]:
         """The next choices uint8[count] and their labels uint64[count, 2]; raises InputError for too many."""
-        _check_available(count, self.available)
-        labels, self._ready = self._ready[:count], self._ready[count:].copy()
-        choices, self._choices = self._choices[:count], self._choices[count:].copy()
-        return choices, labels
-
-
-def _check_available(count: int, available: int) -> None:
-    if count > available:
-        raise InputError(f"{count} transfers were asked for and {available} are made; refill first")
+        labels = self._ready.take(count)
+        return self._choices.take(count), labels
 
 
 def refill_sender(sender: CotSender, needed: int) -> Steps:

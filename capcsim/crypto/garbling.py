@@ -154,7 +154,8 @@ def evaluate(circuit: Circuit, labels: Labels, tables: NDArray[np.uint64], keys:
 
 def encode(zero_labels: Labels, delta: NDArray[np.uint64], bits: NDArray[np.uint8]) -> Labels:
     """Active labels of bits uint8[wires, N]: the zero label, plus Delta where the bit is 1."""
-    active: Labels = zero_labels ^ (delta * bits.astype(np.uint64)[..., None])
+    active: Labels = np.empty(zero_labels.shape, np.uint64)
+    _encode(np.ascontiguousarray(zero_labels), delta, np.ascontiguousarray(bits), active)
     return active
 
 
@@ -180,6 +181,16 @@ def expand_keys(low: Any, high: Any, first: Any, count: Any) -> Any:
         aes.expand_key(address, low ^ number, high)
         address += 16 * (aes.ROUNDS + 1)
     return expanded
+
+
+@njit(cache=True, nogil=True)
+def _encode(zero_labels: Any, delta: Any, bits: Any, active: Any) -> None:
+    for wire in range(zero_labels.shape[0]):
+        for lane in range(zero_labels.shape[1]):
+            # Masked, not selected: no memory access depends on a bit.
+            mask = np.uint64(0) - np.uint64(bits[wire, lane])
+            for word in range(2):
+                active[wire, lane, word] = zero_labels[wire, lane, word] ^ (delta[word] & mask)
 
 
 # The free gates stand in both loops on purpose: as one function, called or inlined by numba, they cost half the

@@ -69,12 +69,24 @@ def check_inputs(circuit: Circuit, garbler: Bits, evaluator: Bits) -> Bits:
 
 def to_bits(values: NDArray[np.uint64], bits: int) -> Bits:
     """The low bits of values uint64[...], as uint8[bits, ...], the least significant first."""
-    shifts = np.arange(bits, dtype=np.uint64).reshape(-1, *[1] * values.ndim)
-    return ((values >> shifts) & np.uint64(1)).astype(np.uint8)
+    octets = np.ascontiguousarray(values)[..., None].view(np.uint8)
+    return np.moveaxis(np.unpackbits(octets, axis=-1, count=bits, bitorder="little"), -1, 0)
 
 
 def from_bits(bits: Bits) -> NDArray[np.uint64]:
-    """Values uint64[...] of bits uint8[k, ...]."""
-    shifts = np.arange(len(bits), dtype=np.uint64).reshape(-1, *[1] * (bits.ndim - 1))
-    values: NDArray[np.uint64] = np.bitwise_or.reduce(bits.astype(np.uint64) << shifts, axis=0)
+    """Values uint64[...] of bits uint8[k, ...], k at most 64."""
+    octets = np.zeros((*bits.shape[1:], 8), np.uint8)
+    packed = np.packbits(np.moveaxis(bits, 0, -1), axis=-1, bitorder="little")
+    octets[..., : packed.shape[-1]] = packed
+    values: NDArray[np.uint64] = octets.view(np.uint64)[..., 0]
     return values
+
+
+def words_to_inputs(words: NDArray[np.uint64], bits: int) -> Bits:
+    """The low bits of words uint64[N, w] as a circuit's inputs uint8[w * bits, N], word by word."""
+    return np.ascontiguousarray(to_bits(words, bits).transpose(2, 0, 1).reshape(-1, len(words)))
+
+
+def outputs_to_words(outputs: Bits, words: int) -> NDArray[np.uint64]:
+    """Words uint64[N, w] of a circuit's outputs uint8[w * k, N]."""
+    return np.ascontiguousarray(from_bits(outputs.reshape(words, -1, outputs.shape[1]).transpose(1, 2, 0)))

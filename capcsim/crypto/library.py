@@ -5,7 +5,7 @@ from functools import lru_cache
 
 from capcsim.backend import VOTE_RING_BITS
 from capcsim.crypto.arithmetic import add, any_of, argmax_one_hot, extend, largest, less_signed
-from capcsim.crypto.circuits import Builder, Circuit, Wire, Word
+from capcsim.crypto.circuits import ONE, Builder, Circuit, Wire, Word
 
 # Every circuit takes additive shares: the value is the garbler's word plus the evaluator's, mod 2^k. An output
 # that is shared again goes to the evaluator less a mask; the garbler brings minus its mask as an input.
@@ -56,21 +56,36 @@ def release_with_threshold_circuit(classes: int, ring_bits: int) -> Circuit:
 
 
 @lru_cache(maxsize=64)
-def relu_circuit(ring_bits: int, fraction_bits: int, limit_bits: int) -> Circuit:
-    """Floor by `fraction_bits`, saturate to [0, 2^limit_bits), share again mod 2^ring_bits."""
-    build = Builder(f"relu mod 2^{ring_bits}")
-    theirs, mask = build.garbler_input(ring_bits), build.garbler_input(ring_bits)
-    (value,) = _opened(build, [theirs], [build.evaluator_input(ring_bits)])
-    return build.compile(_relu(build, value, mask, fraction_bits, limit_bits))
+def relu_circuit(inputs: int, ring_bits: int, drop_bits: int, limit_bits: int) -> Circuit:
+    """The largest of `inputs` values, floored by `drop_bits`, saturated to [0, 2^limit_bits), shared again."""
+    build = Builder(f"max of {inputs}, relu mod 2^{ring_bits}")
+    theirs, mask = [build.garbler_input(ring_bits) for _ in range(inputs)], build.garbler_input(ring_bits)
+    values = _opened(build, theirs, [build.evaluator_input(ring_bits) for _ in range(inputs)])
+    return build.compile(_relu(build, largest(build, values), mask, drop_bits, limit_bits))
 
 
 @lru_cache(maxsize=64)
-def max_pool_relu_circuit(inputs: int, ring_bits: int, fraction_bits: int, limit_bits: int) -> Circuit:
-    """The largest of `inputs` values, then the ReLU: floor, saturate, share again mod 2^ring_bits."""
-    build = Builder(f"max of {inputs} and relu mod 2^{ring_bits}")
-    theirs, mask = [build.garbler_input(ring_bits) for _ in range(inputs)], build.garbler_input(ring_bits)
-    values = _opened(build, theirs, [build.evaluator_input(ring_bits) for _ in range(inputs)])
-    return build.compile(_relu(build, largest(build, values), mask, fraction_bits, limit_bits))
+def tree_paths_circuit(depth: int, ring_bits: int) -> Circuit:
+    """One decision tree: from its inner nodes' values, in heap order, to one bit a leaf, shared mod 2^ring_bits.
+
+    The path goes to the left child where the value is at least 0; one AND a node below the root decides it.
+    """
+    build = Builder(f"paths of a tree of depth {depth} mod 2^{ring_bits}")
+    inner = (1 << depth) - 1
+    theirs = [build.garbler_input(ring_bits) for _ in range(inner)]
+    masks = [build.garbler_input(ring_bits) for _ in range(inner + 1)]
+    values = _opened(build, theirs, [build.evaluator_input(ring_bits) for _ in range(inner)])
+    reached: Word = [ONE]
+    for _ in range(depth):
+        children: Word = []
+        for path in reached:
+            left = build.and_(path, build.inv(next(values)[-1]))
+            children += [left, build.xor(path, left)]
+        reached = children
+    outputs: Word = []
+    for path, mask in zip(reached, masks, strict=True):
+        outputs += _add_bit(build, mask, path)
+    return build.compile(outputs)
 
 
 @lru_cache(maxsize=64)
@@ -83,12 +98,13 @@ def step_circuit(ring_bits: int) -> Circuit:
 
 
 @lru_cache(maxsize=64)
-def truncate_circuit(ring_bits: int, fraction_bits: int) -> Circuit:
-    """Floor by `fraction_bits`: the low wires are dropped, which is exact and costs no gate."""
-    build = Builder(f"truncate by {fraction_bits} mod 2^{ring_bits}")
-    theirs, mask = build.garbler_input(ring_bits), build.garbler_input(ring_bits)
-    (value,) = _opened(build, [theirs], [build.evaluator_input(ring_bits)])
-    return build.compile(add(build, extend(value[fraction_bits:], ring_bits, value[-1]), mask))
+def truncate_circuit(inputs: int, ring_bits: int, drop_bits: int) -> Circuit:
+    """The largest of `inputs` values, floored by `drop_bits`: the low wires are dropped, exactly and for nothing."""
+    build = Builder(f"max of {inputs}, truncate by {drop_bits} mod 2^{ring_bits}")
+    theirs, mask = [build.garbler_input(ring_bits) for _ in range(inputs)], build.garbler_input(ring_bits)
+    values = _opened(build, theirs, [build.evaluator_input(ring_bits) for _ in range(inputs)])
+    value = largest(build, values)
+    return build.compile(add(build, extend(value[drop_bits:], ring_bits, value[-1]), mask))
 
 
 def _opened(build: Builder, theirs: list[Word], mine: list[Word]) -> Iterator[Word]:
@@ -101,9 +117,9 @@ def _add_bit(build: Builder, word: Word, bit: Wire) -> Word:
     return add(build, word, extend([], len(word)), bit)
 
 
-def _relu(build: Builder, value: Word, mask: Word, fraction_bits: int, limit_bits: int) -> Word:
+def _relu(build: Builder, value: Word, mask: Word, drop_bits: int, limit_bits: int) -> Word:
     """limit_bits + 1 ANDs and one for each bit above the limit, besides the adder that shares it again."""
-    negative, kept = value[-1], value[fraction_bits:-1]
+    negative, kept = value[-1], value[drop_bits:-1]
     over = any_of(build, kept[limit_bits:])
     # inside: take the bits as they are. Else all ones when it is too large, all zeros when negative.
     inside = build.and_(build.inv(negative), build.inv(over))

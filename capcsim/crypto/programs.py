@@ -1,18 +1,22 @@
 """Two-party programs: each role is a generator, written once and run anywhere.
 
 A role yields `Send(payload)`, `Recv()` and `Mark(...)`, and returns its output. It does no input or output
-of its own (the thought of the sans-I/O libraries). `run_local` steps both roles in one process and
-measures them; the transcript that it makes is what the simulation replays.
+of its own (the thought of the sans-I/O libraries). A `RoleDriver` steps one role and notes what it did; `merge`
+makes the transcript that the simulation replays out of two such logs. `run_local` steps both roles in one process,
+`capcsim.crypto.channels.run_socket` steps one of them.
 """
 
 import time
 from collections import deque
 from collections.abc import Callable, Generator
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import Any, TypeAlias
 
 from capcsim.backend import Compute, Message, Phase, Role, Scope, Step, Transcript
 from capcsim.errors import PeerFailed
+
+MOST_IN_FLIGHT_BYTES = 64 << 20
+"""What a role of `run_local` may send ahead of the other: a garbler must not pile up all its tables in memory."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -29,10 +33,15 @@ class Recv:
 
 @dataclass(frozen=True, slots=True)
 class Mark:
-    """What this role does from here on; None leaves a label as it is."""
+    """What this role does from here on; None leaves a label as it is.
+
+    `done` is the share of this role's work that lies behind it, 0 to 1, for whoever shows progress; it changes
+    no label, and a mark without labels leaves no trace in the transcript.
+    """
 
     phase: Phase | None = None
     scope: Scope | None = None
+    done: float | None = None
 
 
 Steps: TypeAlias = Generator[Send | Recv | Mark, Any, Any]
@@ -41,21 +50,103 @@ Steps: TypeAlias = Generator[Send | Recv | Mark, Any, Any]
 Tap: TypeAlias = Callable[[Role, Role, bytes], None]
 """Called with (sender, receiver, payload) for each message: how tests and the walkthrough look inside."""
 
+Progress: TypeAlias = Callable[[float], None]
+"""Called with the share of the work that is done, 0 to 1."""
+
+
+@dataclass(frozen=True, slots=True)
+class Work:
+    """A stretch of work, in CPU seconds of the role's thread."""
+
+    seconds: float
+    phase: Phase
+    scope: Scope
+
+
+@dataclass(frozen=True, slots=True)
+class Sent:
+    """A message of so many bytes left."""
+
+    nbytes: int
+    phase: Phase
+
+
+@dataclass(frozen=True, slots=True)
+class Received:
+    """The next message was taken."""
+
+
+RoleLog: TypeAlias = list[Work | Sent | Received]
+"""What one role did, in order. The n-th Received of a role is the n-th Sent of the other."""
+
+
+class RoleDriver:
+    """Steps one role and writes its log; whoever owns it moves the messages.
+
+    Seconds are CPU time of the calling thread between yields: a program's kernels must not use other threads.
+    """
+
+    def __init__(
+        self, program: Steps, phase: Phase = Phase.ONLINE, log: RoleLog | None = None, progress: Progress | None = None
+    ) -> None:
+        self.log: RoleLog = [] if log is None else log
+        self.ended = False
+        self.output: Any = None
+        self._program, self._progress = program, progress
+        self._phase, self._scope = phase, Scope.PAIR
+        self._answer: bytes | None = None
+        self._started = False
+        self._seconds = 0.0
+
+    def resume(self) -> Send | Recv | None:
+        """Let the role work until it sends or waits, and say which; None when it ended. Marks are honoured here."""
+        while isinstance(request := self._step(), Mark):
+            self._mark(request)
+        self._note_work()
+        self._started = True
+        if isinstance(request, Send):
+            self.log.append(Sent(len(request.payload), self._phase))
+        return request
+
+    def take(self, payload: bytes) -> None:
+        """Answer the Recv that `resume` returned."""
+        self._answer = payload
+        self.log.append(Received())
+
+    def _step(self) -> Send | Recv | Mark | None:
+        answer, self._answer = self._answer, None
+        request: Send | Recv | Mark | None = None
+        started_s = time.thread_time()
+        try:
+            request = self._program.send(answer)
+        except StopIteration as end:
+            self.ended, self.output = True, end.value
+        self._seconds += time.thread_time() - started_s
+        return request
+
+    def _mark(self, mark: Mark) -> None:
+        if mark.phase is not None or mark.scope is not None:
+            # The first mark labels the start too, so that work shared by all pairs waits for no pair's.
+            if self._started:
+                self._note_work()
+            self._started = True
+            self._phase, self._scope = mark.phase or self._phase, mark.scope or self._scope
+        if mark.done is not None and self._progress:
+            self._progress(mark.done)
+
+    def _note_work(self) -> None:
+        self.log.append(Work(self._seconds, self._phase, self._scope))
+        self._seconds = 0.0
+
 
 class _Seat:
-    """One role while it runs: its generator, its inbox, and its labels for what it does next."""
+    """One role of `run_local` while it runs: its inbox, and how many bytes it sent that the other has not taken."""
 
-    def __init__(self, role: Role, program: Steps, phase: Phase) -> None:
-        self.role, self.program, self.phase = role, program, phase
-        self.scope = Scope.PAIR
-        self.inbox: deque[tuple[int, bytes]] = deque()
-        self.waits_for: tuple[int, ...] = ()
-        self.answer: bytes | None = None
+    def __init__(self, role: Role, driver: RoleDriver) -> None:
+        self.role, self.driver = role, driver
+        self.inbox: deque[bytes] = deque()
+        self.in_flight_bytes = 0
         self.waiting = False
-        self.done = False
-        self.started = False
-        self.carried_s = 0.0
-        self.output: Any = None
 
 
 def run_local(
@@ -65,70 +156,130 @@ def run_local(
     step: Step,
     phase: Phase = Phase.ONLINE,
     tap: Tap | None = None,
+    progress: Progress | None = None,
 ) -> tuple[tuple[Any, Any], Transcript]:
-    """Run two roles in lock-step; returns their outputs and the transcript.
+    """Run two roles in turns; returns their outputs and the transcript.
 
     Seconds are CPU time of this thread between yields: a program's kernels must not use other threads.
-    Work marked Scope.QUERY is the same for every pair of a query. Raises PeerFailed when both roles wait,
-    or when one ends without reading what it was sent.
+    Work marked Scope.QUERY is the same for every pair of a query. A role that is MOST_IN_FLIGHT_BYTES ahead pauses
+    until the other has taken them, or can do nothing else. `progress` gets the larger of both roles' shares, each
+    time that it grows. Raises PeerFailed when both roles wait, or when one ends without reading what it was sent.
     """
-    seats = (_Seat(roles[0], programs[0], phase), _Seat(roles[1], programs[1], phase))
-    nodes: list[Compute | Message] = []
-    while not all(seat.done for seat in seats):
-        moved = False
-        for seat, peer in (seats, seats[::-1]):
-            moved |= _advance(seat, peer, nodes, step, tap)
-        if not moved:
-            waiting = " and ".join(seat.role for seat in seats if not seat.done)
+    report = _furthest(progress) if progress else None
+    drivers = [RoleDriver(program, phase, progress=report) for program in programs]
+    first, second = (_Seat(role, driver) for role, driver in zip(roles, drivers, strict=True))
+    while not (first.driver.ended and second.driver.ended):
+        # Forced only when neither moves: both are far ahead of each other, or one is and the other has ended.
+        if not any(_advance_both(first, second, tap, forced=forced) for forced in (False, True)):
+            waiting = " and ".join(seat.role for seat in (first, second) if not seat.driver.ended)
             raise PeerFailed(f"step {step}: {waiting} wait for a message that nobody will send")
-    for seat in seats:
-        if seat.inbox:
-            raise PeerFailed(f"step {step}: {seat.role} ended with {len(seat.inbox)} message(s) unread")
-    return (seats[0].output, seats[1].output), tuple(nodes)
+    transcript = merge(roles, (first.driver.log, second.driver.log), step)
+    return (first.driver.output, second.driver.output), transcript
 
 
-def _advance(seat: _Seat, peer: _Seat, nodes: list[Compute | Message], step: Step, tap: Tap | None) -> bool:
-    """Run one role until it waits or ends; says whether it moved."""
-    if seat.done or (seat.waiting and not seat.inbox):
-        return False
-    if seat.waiting:
-        index, seat.answer = seat.inbox.popleft()
-        seat.waits_for += (index,)
-        seat.waiting = False
-    while not seat.waiting and not seat.done:
-        request = _compute(seat, nodes, step)
-        match request:
-            case Send(payload):
-                nodes.append(Message(seat.role, peer.role, len(payload), step, seat.phase, Scope.PAIR, seat.waits_for))
-                peer.inbox.append((len(nodes) - 1, payload))
-                if tap:
-                    tap(seat.role, peer.role, payload)
-            case Recv() if seat.inbox:
-                index, seat.answer = seat.inbox.popleft()
-                seat.waits_for += (index,)
-            case Recv():
-                seat.waiting = True
-            case Mark(phase, scope):
-                seat.phase, seat.scope = phase or seat.phase, scope or seat.scope
-    return True
+def _furthest(progress: Progress) -> Progress:
+    """Passes on only what is more than before."""
+    most = -1.0
+
+    def report(done: float) -> None:
+        nonlocal most
+        if done > most:
+            most = done
+            progress(done)
+
+    return report
 
 
-def _compute(seat: _Seat, nodes: list[Compute | Message], step: Step) -> Send | Recv | Mark | None:
-    """Let a role work up to its next yield and note the CPU time as a node."""
-    answer, seat.answer = seat.answer, None
-    request: Send | Recv | Mark | None = None
-    started_s = time.thread_time()
-    try:
-        request = seat.program.send(answer)
-    except StopIteration as end:
-        seat.done, seat.output = True, end.value
-    seconds = time.thread_time() - started_s + seat.carried_s
-    seat.carried_s = 0.0
-    if isinstance(request, Mark) and not seat.started:
-        # The first mark labels the start too, so that work shared by all pairs waits for no pair's.
-        seat.started, seat.carried_s = True, seconds
-        return request
-    seat.started = True
-    nodes.append(Compute(seat.role, seconds, step, seat.phase, seat.scope, seat.waits_for))
-    seat.waits_for = (len(nodes) - 1,)
-    return request
+def _advance_both(first: _Seat, second: _Seat, tap: Tap | None, *, forced: bool) -> bool:
+    moved = _advance(first, second, tap, forced=forced)
+    return _advance(second, first, tap, forced=forced) or moved
+
+
+def _advance(seat: _Seat, peer: _Seat, tap: Tap | None, *, forced: bool) -> bool:
+    """Run one role until it waits, is too far ahead (forced: goes one step all the same) or ends; did it move?"""
+    moved = False
+    while not seat.driver.ended:
+        if seat.waiting:
+            if not seat.inbox:
+                break
+            payload = seat.inbox.popleft()
+            peer.in_flight_bytes -= len(payload)
+            seat.driver.take(payload)
+            seat.waiting = False
+        elif seat.in_flight_bytes > MOST_IN_FLIGHT_BYTES and not forced:
+            break
+        request = seat.driver.resume()
+        moved, forced = True, False
+        if isinstance(request, Send):
+            seat.in_flight_bytes += len(request.payload)
+            peer.inbox.append(request.payload)
+            if tap:
+                tap(seat.role, peer.role, request.payload)
+        seat.waiting = isinstance(request, Recv)
+    return moved
+
+
+class _Line:
+    """One role's log while it is laid out as nodes: how far it is, and what its next node waits for."""
+
+    def __init__(self, role: Role, log: RoleLog) -> None:
+        self.role, self.log = role, log
+        self.next = self.taken = 0
+        self.messages: list[int] = []
+        self.after: tuple[int, ...] = ()
+
+
+def merge(roles: tuple[Role, Role], logs: tuple[RoleLog, RoleLog], step: Step) -> Transcript:
+    """The transcript of two roles' logs; the same whoever ran them, and where.
+
+    A role's work waits for its previous work and for what it received since. Raises PeerFailed for a message that
+    was not read, or logs that do not belong together.
+    """
+    first, second = (_Line(role, log) for role, log in zip(roles, logs, strict=True))
+    nodes: list[Compute | Message] = []
+    while first.next < len(first.log) or second.next < len(second.log):
+        before = first.next + second.next
+        _lay(first, second, nodes, step)
+        _lay(second, first, nodes, step)
+        if first.next + second.next == before:
+            raise PeerFailed(f"step {step}: the logs of {first.role} and {second.role} do not belong together")
+    for line, peer in ((first, second), (second, first)):
+        if unread := len(peer.messages) - line.taken:
+            raise PeerFailed(f"step {step}: {line.role} ended with {unread} message(s) unread")
+    return tuple(nodes)
+
+
+def _lay(line: _Line, peer: _Line, nodes: list[Compute | Message], step: Step) -> None:
+    """Append one role's nodes, up to a message that the other has yet to send."""
+    while line.next < len(line.log):
+        match line.log[line.next]:
+            case Work(seconds, phase, scope):
+                nodes.append(Compute(line.role, seconds, step, phase, scope, line.after))
+                line.after = (len(nodes) - 1,)
+            case Sent(nbytes, phase):
+                nodes.append(Message(line.role, peer.role, nbytes, step, phase, Scope.PAIR, line.after))
+                line.messages.append(len(nodes) - 1)
+            case Received():
+                if line.taken == len(peer.messages):
+                    return
+                line.after += (peer.messages[line.taken],)
+                line.taken += 1
+        line.next += 1
+
+
+def chained(*transcripts: Transcript) -> Transcript:
+    """One transcript of several that ran one after the other: each role's first node waits for its last one before."""
+    nodes: list[Compute | Message] = []
+    for transcript in transcripts:
+        first = len(nodes)
+        last = {_doer(node): i for i, node in enumerate(nodes)}
+        for node in transcript:
+            after = tuple(first + i for i in node.after)
+            if not after and _doer(node) in last:
+                after = (last[_doer(node)],)
+            nodes.append(replace(node, after=after))
+    return tuple(nodes)
+
+
+def _doer(node: Compute | Message) -> Role:
+    return node.role if isinstance(node, Compute) else node.sender

@@ -27,7 +27,8 @@ from capcsim.backend import (
     Step,
     Transcript,
 )
-from capcsim.crypto.programs import Steps, Tap, run_local
+from capcsim.crypto.programs import Progress, Steps, Tap
+from capcsim.crypto.runners import Far, LocalRunner, Runner
 from capcsim.crypto.shares import uniform
 from capcsim.errors import InputError
 
@@ -35,6 +36,7 @@ if TYPE_CHECKING:
     from capcsim.crypto.yao import EvaluatorSession, GarblerSession
 
 YAO = "Yao's garbled circuits"
+_HERE = LocalRunner()
 
 
 @dataclass
@@ -42,7 +44,8 @@ class VotingSession:
     """Both sides of one pair: the querying party with an answering party, or with the guardian."""
 
     garbler: GarblerSession
-    evaluator: EvaluatorSession
+    evaluator: Far
+    """Stands for the `EvaluatorSession` where the other role runs."""
 
 
 class HasVoting(Protocol):
@@ -59,24 +62,32 @@ class Voting:
     """
 
     tap: Tap | None = None
+    progress: Progress | None = None
+    """Called with the share of a long call's work that is done."""
+    runner: Runner = LocalRunner()
+    """Where the answering party's role runs; the guardian's always runs here."""
 
     def open_voting(self, other: Role) -> tuple[VotingSession, Transcript]:
         """Base transfers between the querying party and `other`, the answering party or the guardian."""
         garbler, evaluator = set_up_programs()
-        (session, theirs), transcript = run_local(
-            _seats(other), (garbler(), evaluator()), step=Step.SETUP, phase=Phase.SETUP, tap=self.tap
+        (session, theirs), transcript = self._runner(other).run(
+            _seats(other),
+            (garbler, ()),
+            (evaluator, ()),
+            step=Step.SETUP,
+            phase=Phase.SETUP,
+            keep=True,
+            tap=self.tap,
         )
         return VotingSession(session, theirs), transcript
 
     def argmax(self, session: HasVoting, logits: Shares) -> tuple[Shares, Transcript]:
         """Step 1c: shares mod 2^32 of the one-hot argmax; the lowest index wins a tie."""
         querier, answerer = argmax_programs()
-        outputs, transcript = run_local(
+        outputs, transcript = self.runner.run(
             _seats(Role.ANSWERER),
-            (
-                querier(session.voting.garbler, logits.values[0], logits.ring_bits),
-                answerer(session.voting.evaluator, logits.values[1], logits.ring_bits),
-            ),
+            (querier, (session.voting.garbler, logits.values[0], logits.ring_bits)),
+            (answerer, (session.voting.evaluator, logits.values[1], logits.ring_bits)),
             step=Step.ARGMAX,
             tap=self.tap,
         )
@@ -93,16 +104,17 @@ class Voting:
         _check_noise(noise)
         querier, guardian = release_programs()
         asks_threshold = noise.threshold is not None
-        (_, release), transcript = run_local(
+        (_, release), transcript = self._runner(Role.GUARDIAN).run(
             _seats(Role.GUARDIAN),
-            (
-                guardian(session.voting.garbler, guardian_sum, noise),
-                querier(session.voting.evaluator, querier_sum, noise.ring_bits, asks_threshold),
-            ),
+            (guardian, (session.voting.garbler, guardian_sum, noise)),
+            (querier, (session.voting.evaluator, querier_sum, noise.ring_bits, asks_threshold)),
             step=Step.RELEASE,
             tap=self.tap,
         )
         return release, transcript
+
+    def _runner(self, other: Role) -> Runner:
+        return _HERE if other is Role.GUARDIAN else self.runner
 
 
 def one_hot_argmax(values: NDArray[np.int64]) -> NDArray[np.int64]:
@@ -144,50 +156,54 @@ def _seats(other: Role) -> tuple[Role, Role]:
 
 
 def _argmax_querier(session: GarblerSession, logits: NDArray[np.uint64], ring_bits: int) -> Steps:
+    from capcsim.crypto.interpreters import words_to_inputs
     from capcsim.crypto.library import argmax_circuit
     from capcsim.crypto.yao import run_garbler
 
     votes = uniform(logits.shape, VOTE_RING_BITS)
     circuit = argmax_circuit(logits.shape[1], ring_bits)
-    masks = _bits((-votes).astype(np.uint64), VOTE_RING_BITS)
-    yield from run_garbler(session, circuit, early=masks, late=_bits(logits, ring_bits))
+    masks = words_to_inputs((-votes).astype(np.uint64), VOTE_RING_BITS)
+    yield from run_garbler(session, circuit, early=masks, late=words_to_inputs(logits, ring_bits))
     return votes
 
 
 def _argmax_answerer(session: EvaluatorSession, logits: NDArray[np.uint64], ring_bits: int) -> Steps:
+    from capcsim.crypto.interpreters import outputs_to_words, words_to_inputs
     from capcsim.crypto.library import argmax_circuit
     from capcsim.crypto.yao import run_evaluator
 
     classes = logits.shape[1]
     circuit = argmax_circuit(classes, ring_bits)
-    outputs = yield from run_evaluator(session, circuit, classes * ring_bits, _bits(logits, ring_bits))
-    return _words(outputs, classes)
+    outputs = yield from run_evaluator(session, circuit, classes * ring_bits, words_to_inputs(logits, ring_bits))
+    return outputs_to_words(outputs, classes)
 
 
 def _release_querier(
     session: EvaluatorSession, own_sum: NDArray[np.uint64], ring_bits: int, asks_threshold: bool
 ) -> Steps:
+    from capcsim.crypto.interpreters import words_to_inputs
     from capcsim.crypto.library import release_circuit, release_with_threshold_circuit
     from capcsim.crypto.yao import run_evaluator
 
     classes = own_sum.shape[1]
     circuit = (release_with_threshold_circuit if asks_threshold else release_circuit)(classes, ring_bits)
-    outputs = yield from run_evaluator(session, circuit, circuit.garbler_inputs, _bits(own_sum, ring_bits))
+    outputs = yield from run_evaluator(session, circuit, circuit.garbler_inputs, words_to_inputs(own_sum, ring_bits))
     answered = outputs[classes].astype(bool) if asks_threshold else np.ones(len(own_sum), np.bool_)
     return Release(np.where(answered, outputs[:classes].argmax(axis=0), -1).astype(np.int64), answered)
 
 
 def _release_guardian(session: GarblerSession, own_sum: NDArray[np.uint64], noise: ReleaseNoise) -> Steps:
+    from capcsim.crypto.interpreters import words_to_inputs
     from capcsim.crypto.library import release_circuit, release_with_threshold_circuit
     from capcsim.crypto.yao import run_garbler
 
     bits, classes = noise.ring_bits, own_sum.shape[1]
-    inputs = [_bits(own_sum + noise.votes.astype(np.uint64), bits)]
+    inputs = [words_to_inputs(own_sum + noise.votes.astype(np.uint64), bits)]
     build = release_circuit
     if noise.threshold is not None and noise.top is not None:
         build = release_with_threshold_circuit
         needed = (noise.threshold - noise.top).astype(np.uint64)
-        inputs += [_bits(own_sum, bits), _bits(needed[:, None], bits)]
+        inputs += [words_to_inputs(own_sum, bits), words_to_inputs(needed[:, None], bits)]
     late = np.concatenate(inputs)
     yield from run_garbler(session, build(classes, bits), early=late[:0], late=late)
 
@@ -203,17 +219,3 @@ def _check_noise(noise: ReleaseNoise) -> None:
     largest = max(int(np.abs(values).max(initial=0)) for values in numbers)
     if largest >= room:
         raise InputError(f"ReleaseNoise: {largest} does not fit {noise.ring_bits} bits; give a larger ring_bits")
-
-
-def _bits(words: NDArray[np.uint64], bits: int) -> NDArray[np.uint8]:
-    """The low bits of words uint64[B, C] as inputs uint8[C * bits, B], word by word."""
-    from capcsim.crypto.interpreters import to_bits
-
-    return np.ascontiguousarray(to_bits(words, bits).transpose(2, 0, 1).reshape(-1, len(words)))
-
-
-def _words(bits: NDArray[np.uint8], classes: int) -> NDArray[np.uint64]:
-    """Words uint64[B, C] from output bits uint8[C * k, B]."""
-    from capcsim.crypto.interpreters import from_bits
-
-    return np.ascontiguousarray(from_bits(bits.reshape(classes, -1, bits.shape[1]).transpose(1, 2, 0)))

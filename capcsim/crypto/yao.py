@@ -45,7 +45,7 @@ from capcsim.errors import PeerFailed
 Bits = NDArray[np.uint8]
 SEED_BYTES = 16
 MOST_STREAMED_BYTES = 64 << 20
-"""Tables that `run_garbler` has under way at once; more instances follow in further chunks."""
+"""Tables that are under way at once where nothing lies ready; more instances follow in further chunks."""
 
 
 @dataclass
@@ -197,7 +197,7 @@ def garbler_online(session: GarblerSession, ready: Garbled, late: Bits) -> Steps
         yield Send(np.concatenate([mine, theirs]).tobytes())
 
 
-def evaluator_online(session: EvaluatorSession, ready: Received, bits: Bits) -> Steps:
+def evaluator_online(ready: Received, bits: Bits) -> Steps:
     """Evaluate on own bits uint8[k, N]; returns the output bits uint8[outputs, N]."""
     ready.use()
     circuit = ready.circuit
@@ -217,16 +217,9 @@ def evaluator_online(session: EvaluatorSession, ready: Received, bits: Bits) -> 
 
 
 def run_garbler(session: GarblerSession, circuit: Circuit, early: Bits, late: Bits) -> Steps:
-    """Both phases of N instances, in chunks whose tables fit `MOST_STREAMED_BYTES`; no output.
-
-    `late` uint8[k, N] are the first inputs; `early` the rest.
-    """
+    """Both phases of N instances; no output. `late` uint8[k, N] are the first inputs; `early` the rest."""
     session.begin()
-    for lanes in _chunks(circuit, late.shape[1]):
-        yield Mark(Phase.OFFLINE)
-        ready = yield from garble_ahead(session, circuit, early[:, lanes])
-        yield Mark(Phase.ONLINE)
-        yield from garbler_online(session, ready, late[:, lanes])
+    yield from stream_garbler(session, circuit, early, late, Phase.OFFLINE)
     session.end()
 
 
@@ -236,13 +229,31 @@ def run_evaluator(session: EvaluatorSession, circuit: Circuit, late_inputs: int,
     `late_inputs` is how many of the garbler's inputs come online.
     """
     session.begin()
+    outputs = yield from stream_evaluator(session, circuit, late_inputs, bits, Phase.OFFLINE)
+    session.end()
+    return outputs
+
+
+def stream_garbler(session: GarblerSession, circuit: Circuit, early: Bits, late: Bits, ahead: Phase) -> Steps:
+    """As `run_garbler`, in chunks whose tables fit `MOST_STREAMED_BYTES`; `ahead` labels what could lie ready.
+
+    Its caller has called `session.begin`.
+    """
+    for lanes in _chunks(circuit, early.shape[1]):
+        yield Mark(ahead)
+        ready = yield from garble_ahead(session, circuit, early[:, lanes])
+        yield Mark(Phase.ONLINE)
+        yield from garbler_online(session, ready, late[:, lanes])
+
+
+def stream_evaluator(session: EvaluatorSession, circuit: Circuit, late_inputs: int, bits: Bits, ahead: Phase) -> Steps:
+    """The evaluator's side of `stream_garbler`; returns the output bits uint8[outputs, N]."""
     outputs = np.empty((circuit.outputs, bits.shape[1]), np.uint8)
     for lanes in _chunks(circuit, bits.shape[1]):
-        yield Mark(Phase.OFFLINE)
+        yield Mark(ahead)
         ready = yield from receive_ahead(session, circuit, late_inputs, lanes.stop - lanes.start)
         yield Mark(Phase.ONLINE)
-        outputs[:, lanes] = yield from evaluator_online(session, ready, bits[:, lanes])
-    session.end()
+        outputs[:, lanes] = yield from evaluator_online(ready, bits[:, lanes])
     return outputs
 
 

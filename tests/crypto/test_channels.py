@@ -17,10 +17,10 @@ from cryptography import x509
 from cryptography.hazmat.primitives import serialization
 from cryptography.hazmat.primitives.asymmetric.ed25519 import Ed25519PrivateKey
 
-from capcsim.backend import VOTE_RING_BITS
+from capcsim.backend import VOTE_RING_BITS, Phase, Role, Step, Transcript
 from capcsim.crypto import channels
 from capcsim.crypto.channels import HEADER, MAGIC, VERSION, Channel, Identity, accept, connect, run_socket
-from capcsim.crypto.programs import Recv, Send, Steps
+from capcsim.crypto.programs import Mark, Recv, RoleLog, Send, Steps, merge, run_local
 from capcsim.crypto.shares import reconstruct, share
 from capcsim.crypto.voting import argmax_programs, set_up_programs
 from capcsim.errors import InputError, PeerFailed
@@ -299,3 +299,137 @@ def test_a_message_too_large_for_a_frame_is_refused_before_it_is_sent(
     mine, other = joined(listener)
     with mine, other, pytest.raises(InputError, match="a message of 11 bytes; at most 10 fit a frame"):
         mine.send(bytes(11))
+
+
+def plain(timeout_s: float = 10.0) -> tuple[Channel, Channel]:
+    """Both ends of a connection without TLS, as between processes of our own."""
+    ends = socket.socketpair()
+    for end in ends:
+        end.settimeout(timeout_s)
+    return Channel(ends[0], "answerer"), Channel(ends[1], "querier")
+
+
+@pytest.fixture(params=["plain", "TLS"])
+def pair(request: pytest.FixtureRequest, listener: socket.socket) -> Iterator[tuple[Channel, Channel]]:
+    ends = plain() if request.param == "plain" else joined(listener)
+    with ends[0], ends[1]:
+        yield ends
+
+
+def test_payloads_of_any_size_arrive_in_order(pair: tuple[Channel, Channel]) -> None:
+    sizes = [0, 1, channels.FIRST_BYTES - 1, channels.FIRST_BYTES, channels.FIRST_BYTES + 1, 1 << 20, 0]
+    payloads = [bytes([number]) * size for number, size in enumerate(sizes)]
+    mine, other = pair
+
+    def answer() -> list[bytes]:
+        return [other.receive() for _ in sizes]
+
+    done = in_background(answer)
+    for payload in payloads:
+        mine.send(payload)
+    assert done() == payloads
+
+
+def test_both_may_send_much_at_once(pair: tuple[Channel, Channel]) -> None:
+    def talk(channel: Channel, letter: bytes) -> list[bytes]:
+        for _ in range(3):
+            channel.send(letter * (40 << 20))
+        channel.send(letter)
+        return [channel.receive() for _ in range(4)]
+
+    done = in_background(lambda: talk(pair[1], b"b"))
+    assert talk(pair[0], b"a") == [b"b" * (40 << 20)] * 3 + [b"b"]
+    assert done() == [b"a" * (40 << 20)] * 3 + [b"a"]
+
+
+def test_what_came_before_the_end_is_still_read() -> None:
+    """The end is noticed while sending; what was taken in then is kept."""
+    mine, other = plain()
+
+    def leave() -> None:
+        other.send(b"a" * (5 << 20))
+        other.send(b"b")
+        other._socket.shutdown(socket.SHUT_WR)
+        assert len(other.receive()) == 20 << 20
+
+    with mine, other:
+        done = in_background(leave)
+        mine.send(bytes(20 << 20))
+        done()
+        assert (mine.receive(), mine.receive()) == (b"a" * (5 << 20), b"b")
+        assert not mine.failed
+        with pytest.raises(PeerFailed, match="answerer ended the connection"):
+            mine.receive()
+        assert mine.failed
+
+
+def test_a_slow_peer_is_not_a_silent_one() -> None:
+    mine, other = plain(timeout_s=0.5)
+
+    def sip() -> int:
+        taken = 0
+        while taken < 1 << 20:
+            time.sleep(0.1)
+            with contextlib.suppress(BlockingIOError):
+                taken += len(other._socket.recv(1 << 17))
+        return taken
+
+    with mine, other:
+        done = in_background(sip)
+        started_s = time.monotonic()
+        mine.send(bytes(1 << 20))
+        assert time.monotonic() - started_s > 0.5
+        assert done() >= 1 << 20
+        with pytest.raises(PeerFailed, match=r"answerer was silent for 0\.5 s"):
+            mine.send(bytes(3 << 19))
+
+
+def test_a_peer_that_sends_without_end_while_we_send_is_refused(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(channels, "MOST_UNREAD_BYTES", 1 << 20)
+    mine, other = plain()
+
+    def flood() -> None:
+        other._socket.setblocking(True)
+        with contextlib.suppress(OSError):
+            for number in range(100):
+                other._socket.sendall(HEADER.pack(MAGIC, VERSION, number, 1 << 17) + bytes(1 << 17))
+
+    with other:
+        done = in_background(flood)
+        with mine, pytest.raises(PeerFailed, match="answerer sent more than 1048576 bytes before any of them"):
+            mine.send(bytes(100 << 20))
+        done()
+
+
+def test_a_dead_peer_is_noticed_while_sending() -> None:
+    mine, other = plain()
+    other.close()
+    with mine, pytest.raises(PeerFailed, match="answerer: the connection failed"):
+        mine.send(bytes(1 << 20))
+
+
+def shape(transcript: Transcript) -> list[Any]:
+    return [(type(node), node.phase, node.scope, node.after, getattr(node, "nbytes", 0)) for node in transcript]
+
+
+def test_two_logs_over_a_socket_make_the_same_transcript(listener: socket.socket) -> None:
+    def marked() -> Steps:
+        yield Mark(Phase.OFFLINE, done=0.5)
+        yield Send(b"early")
+        yield Mark(Phase.ONLINE, done=1.0)
+        return (yield from asks())
+
+    def marks() -> Steps:
+        yield Recv()
+        yield from answers()
+
+    roles, shares_done = (Role.QUERIER, Role.ANSWERER), list[float]()
+    mine, other = joined(listener)
+    logs: tuple[RoleLog, RoleLog] = ([], [])
+    with mine, other:
+        done = in_background(lambda: run_socket(marks(), other, logs[1], phase=Phase.SETUP))
+        assert run_socket(marked(), mine, logs[0], shares_done.append, phase=Phase.SETUP) == b"noitseuq"
+        done()
+    _, expected = run_local(roles, (marked(), marks()), step=Step.INFER, phase=Phase.SETUP)
+    assert shape(merge(roles, logs, Step.INFER)) == shape(expected)
+    assert shares_done == [0.5, 1.0]

@@ -122,10 +122,30 @@ def test_relu_step_truncation_and_pooling(data: st.DataObject, bits: int) -> Non
     def opened(circuit: Circuit, inputs: int) -> int:
         return (run(circuit, [*theirs[:inputs], negated], ours[:inputs]) + mask) % (1 << bits)
 
-    assert opened(library.relu_circuit(bits, fraction, limit), 1) == relu(numbers[0])
+    assert opened(library.relu_circuit(1, bits, fraction, limit), 1) == relu(numbers[0])
     assert opened(library.step_circuit(bits), 1) == int(numbers[0] >= 0)
-    assert signed(opened(library.truncate_circuit(bits, fraction), 1), bits) == numbers[0] >> fraction
-    assert opened(library.max_pool_relu_circuit(4, bits, fraction, limit), 4) == relu(max(numbers))
+    assert signed(opened(library.truncate_circuit(1, bits, fraction), 1), bits) == numbers[0] >> fraction
+    assert opened(library.relu_circuit(4, bits, fraction, limit), 4) == relu(max(numbers))
+    assert signed(opened(library.truncate_circuit(4, bits, fraction), 4), bits) == max(numbers) >> fraction
+
+
+@settings(deadline=None, max_examples=40)
+@given(st.data(), st.integers(1, 5), st.integers(8, 41))
+def test_a_tree_reaches_the_leaf_that_its_inner_nodes_choose(data: st.DataObject, depth: int, bits: int) -> None:
+    inner, leaves = (1 << depth) - 1, 1 << depth
+    numbers = [data.draw(st.sampled_from([-(1 << bits - 1), -1, 0, 1, (1 << bits - 1) - 1])) for _ in range(inner)]
+    shares, masks = ([data.draw(words(bits)) for _ in range(count)] for count in (inner, leaves))
+    theirs = [((number - share) % (1 << bits), bits) for number, share in zip(numbers, shares, strict=True)]
+    negated = [(-mask % (1 << bits), bits) for mask in masks]
+    circuit = library.tree_paths_circuit(depth, bits)
+    found = run(circuit, [*theirs, *negated], [(share, bits) for share in shares])
+    place = 0
+    while place < inner:
+        place = 2 * place + (1 if numbers[place] >= 0 else 2)
+    for leaf, mask in enumerate(masks):
+        share = found >> (leaf * bits) & ((1 << bits) - 1)
+        assert (share + mask) % (1 << bits) == int(leaf == place - inner)
+    assert circuit.ands == inner * (bits - 1) + inner - 1 + leaves * (bits - 1)
 
 
 @pytest.mark.parametrize(
@@ -135,8 +155,8 @@ def test_relu_step_truncation_and_pooling(data: st.DataObject, bits: int) -> Non
         (library.argmax_circuit(10, 41), 1415),
         (library.release_circuit(10, 16), 430),
         (library.release_with_threshold_circuit(10, 16), 894),
-        (library.relu_circuit(37, 12, 16), 96),
-        (library.relu_circuit(41, 12, 16), 108),
+        (library.relu_circuit(1, 37, 12, 16), 96),
+        (library.relu_circuit(1, 41, 12, 16), 108),
         (library.step_circuit(37), 72),
     ],
     ids=lambda value: value.name if isinstance(value, Circuit) else str(value),
@@ -174,7 +194,7 @@ def test_slots_are_used_again() -> None:
 
 
 def test_wrong_numbers_of_inputs_are_refused() -> None:
-    circuit = library.relu_circuit(32, 12, 16)
+    circuit = library.relu_circuit(1, 32, 12, 16)
     with pytest.raises(InputError, match=r"takes \(64, 32\) input bits, not 3 and 32"):
         run_plain(circuit, np.zeros((3, 1), np.uint8), np.zeros((32, 1), np.uint8))
 

@@ -27,7 +27,7 @@ from capcsim.errors import InputError
 
 CIRCUITS = [
     library.argmax_circuit(3, 8),
-    library.relu_circuit(37, 12, 16),
+    library.relu_circuit(1, 37, 12, 16),
     library.release_with_threshold_circuit(4, 16),
 ]
 needs_aes = pytest.mark.skipif(not aes.blocks_per_vector(), reason="this processor has no AES instructions")
@@ -119,7 +119,7 @@ def test_delta_is_fresh_and_odd() -> None:
 
 
 def test_lanes_share_keys_within_limits_and_never_in_mitccrh() -> None:
-    small, large = library.relu_circuit(37, 12, 16), library.argmax_circuit(10, 41)
+    small, large = library.relu_circuit(1, 37, 12, 16), library.argmax_circuit(10, 41)
     assert lanes_per_key(small, Hash.LANES) == LANES_PER_KEY
     assert 32 * large.ands * lanes_per_key(large, Hash.LANES) <= MOST_TABLE_BYTES
     assert lanes_per_key(small, Hash.MITCCRH) == 1

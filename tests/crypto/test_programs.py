@@ -1,7 +1,8 @@
 import pytest
 
 from capcsim.backend import Compute, Message, Phase, Role, Scope, Step
-from capcsim.crypto.programs import Mark, Recv, Send, Steps, run_local
+from capcsim.crypto import programs
+from capcsim.crypto.programs import Mark, Received, Recv, RoleDriver, RoleLog, Send, Sent, Steps, Work, merge, run_local
 from capcsim.errors import PeerFailed
 
 ROLES = (Role.QUERIER, Role.ANSWERER)
@@ -91,3 +92,114 @@ def test_a_message_that_nobody_reads_is_an_error() -> None:
 
     with pytest.raises(PeerFailed, match=r"answerer ended with 1 message\(s\) unread"):
         run_local(ROLES, (talks(), ends()), step=Step.ARGMAX)
+
+
+def test_a_mark_of_what_is_done_leaves_no_trace() -> None:
+    def marked() -> Steps:
+        yield Mark(done=0.0)
+        yield Mark(Phase.OFFLINE, Scope.QUERY)
+        yield Mark(done=0.5)
+        yield Mark(Phase.ONLINE, Scope.PAIR, done=0.75)
+        yield Send(bytes([1]))
+        yield Mark(done=0.9)
+        return (yield Recv())[0]
+
+    def kinds(program: Steps) -> list[tuple[object, ...]]:
+        _, transcript = run_local(ROLES, (program, doubles()), step=Step.INFER)
+        return [(type(node), node.phase, node.scope, node.after) for node in transcript]
+
+    assert kinds(marked()) == kinds(asks(1))
+
+
+def test_progress_is_the_larger_share_and_only_grows() -> None:
+    def slow() -> Steps:
+        yield Mark(done=0.1)
+        yield Recv()
+        yield Mark(done=0.2)
+        yield Mark(Phase.OFFLINE, done=0.9)
+
+    def fast() -> Steps:
+        yield Mark(done=0.5)
+        yield Send(b"")
+        yield Mark(done=1.0)
+
+    seen: list[float] = []
+    run_local(ROLES, (slow(), fast()), step=Step.INFER, progress=seen.append)
+    assert seen == [0.1, 0.5, 1.0]
+
+
+def test_a_role_that_is_far_ahead_pauses(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(programs, "MOST_IN_FLIGHT_BYTES", 1000)
+    in_flight, most = 0, 0
+
+    def sent(_sender: Role, _receiver: Role, payload: bytes) -> None:
+        nonlocal in_flight, most
+        in_flight += len(payload)
+        most = max(most, in_flight)
+
+    def pours() -> Steps:
+        for _ in range(100):
+            yield Send(bytes(400))
+
+    def drinks() -> Steps:
+        nonlocal in_flight
+        for _ in range(100):
+            payload = yield Recv()
+            in_flight -= len(payload)
+
+    for roles in ((pours(), drinks()), (drinks(), pours())):
+        run_local(ROLES, roles, step=Step.INFER, tap=sent)
+        assert (in_flight, most) == (0, 1200)
+
+
+def test_a_message_larger_than_what_may_be_in_flight_passes(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(programs, "MOST_IN_FLIGHT_BYTES", 0)
+    assert run_local(ROLES, (asks(21), doubles()), step=Step.INFER)[0] == (42, "done")
+
+
+def test_two_roles_that_are_both_far_ahead_go_on(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(programs, "MOST_IN_FLIGHT_BYTES", 1000)
+
+    def pours() -> Steps:
+        for _ in range(20):
+            yield Send(bytes(400))
+        total = 0
+        for _ in range(20):
+            total += len((yield Recv()))
+        return total
+
+    outputs, _ = run_local(ROLES, (pours(), pours()), step=Step.INFER)
+    assert outputs == (8000, 8000)
+
+
+def test_a_role_that_is_far_ahead_of_one_that_ended_is_told_so(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(programs, "MOST_IN_FLIGHT_BYTES", 10)
+
+    def pours() -> Steps:
+        for _ in range(5):
+            yield Send(bytes(100))
+
+    def ends() -> Steps:
+        return
+        yield
+
+    with pytest.raises(PeerFailed, match=r"answerer ended with 5 message\(s\) unread"):
+        run_local(ROLES, (pours(), ends()), step=Step.INFER)
+
+
+def test_two_logs_make_the_transcript_whoever_ran_the_roles() -> None:
+    driver = RoleDriver(asks(1))
+    assert driver.resume() == Send(b"\1")
+    assert driver.resume() == Recv()
+    driver.take(b"\2")
+    assert driver.resume() is None
+    assert (driver.ended, driver.output) == (True, 2)
+    other: RoleLog = [Work(0.5, Phase.ONLINE, Scope.PAIR), Received(), Sent(3, Phase.ONLINE)]
+    transcript = merge(ROLES, (driver.log, other), Step.INFER)
+    assert [type(node) for node in transcript] == [Compute, Compute, Message, Compute, Compute, Message, Compute]
+    assert [node.after for node in transcript] == [(), (0,), (1,), (1,), (), (4, 2), (3, 5)]
+
+
+def test_logs_that_do_not_belong_together_are_refused() -> None:
+    with pytest.raises(PeerFailed, match="logs of querier and answerer do not belong together"):
+        merge(ROLES, ([Received()], []), Step.INFER)

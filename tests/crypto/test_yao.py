@@ -418,7 +418,7 @@ def ahead(pair: Any, circuit: Circuit, early: Any, late_inputs: int) -> Any:
 def online(pair: Any, ready: Any, late: Any, own: Any) -> Any:
     programs = (
         whole(pair[0], garbler_online(pair[0], ready[0], late)),
-        whole(pair[1], evaluator_online(pair[1], ready[1], own)),
+        whole(pair[1], evaluator_online(ready[1], own)),
     )
     return run_local(ROLES, programs, step=Step.INFER)[0][1]
 
@@ -438,7 +438,7 @@ def test_what_was_garbled_ahead_is_used_once() -> None:
     early, late, own = inputs(ARGMAX, 128, 2)
     ready = ahead(pair, ARGMAX, early, len(late))
     online(pair, ready, late, own)
-    for program in (garbler_online(pair[0], ready[0], late), evaluator_online(pair[1], ready[1], own)):
+    for program in (garbler_online(pair[0], ready[0], late), evaluator_online(ready[1], own)):
         with pytest.raises(PeerFailed, match="were used already"):
             next(program)
 
