@@ -227,3 +227,30 @@ class TwoPartyBackend(Backend, Protocol):
 
     def programs(self, step: Step) -> tuple[Callable[..., Program], Callable[..., Program]]:
         """The two role generators of a step: the querying party's, and the other's."""
+
+
+@runtime_checkable
+class AheadBackend(Backend, Protocol):
+    """A backend that can do a part of `infer` before the inputs are known."""
+
+    def prepare_ahead(self, session: Session, queries: int) -> Transcript:
+        """The phase ahead for one later `infer` of so many queries, whose transcript has these nodes too.
+
+        Raises InputError when there is no room to keep it.
+        """
+
+
+@runtime_checkable
+class DetailedBackend(Backend, Protocol):
+    """A backend that has more to tell of a session than a transcript can."""
+
+    def details(self, session: Session, queries: int) -> dict[str, Any]:
+        """Parameters and storage for a batch of so many queries, as JSON; units stand in the names."""
+
+
+@runtime_checkable
+class SaturatingBackend(Backend, Protocol):
+    """A backend whose arithmetic clamps what is out of range."""
+
+    def saturation(self, prepared: Prepared, x: NDArray[np.float32]) -> float:
+        """The share of inputs and activations of `x` that were clamped; raises InputError."""

@@ -7,6 +7,7 @@ import json
 import sys
 import traceback
 from collections.abc import Callable
+from contextlib import closing
 from datetime import datetime
 from itertools import count
 from pathlib import Path
@@ -148,11 +149,14 @@ def check(
 @app.command()
 def profile(
     backend: Annotated[str, typer.Option(help="A backend's name.")] = "plaintext",
-    model: Annotated[str, typer.Option(help="logistic, mlp or cryptonet-relu, on 1 x 28 x 28 images.")] = (
-        "cryptonet-relu"
-    ),
+    model: Annotated[
+        str, typer.Option(help="A kind of model of scenarios, for example mlp, cryptonet-relu, lenet or vgg-5.")
+    ] = ("cryptonet-relu"),
     batch: Annotated[int, typer.Option(help="Queries that travel together.")] = 1,
     repeats: Annotated[int, typer.Option(help="Runs after the warm-up.")] = 7,
+    security: Annotated[
+        int | None, typer.Option(help="Security level of a backend that has such: 8192, 16384 or 32768 for hybrid.")
+    ] = None,
     as_json: JsonFlag = False,
 ) -> None:
     """Measure what each step costs on this machine, with random weights and inputs."""
@@ -161,18 +165,17 @@ def profile(
     from capcsim import registry
     from capcsim.costs.profile import profile as measure_steps
     from capcsim.errors import InputError
-    from capcsim.learning.models import build_model
+    from capcsim.learning.models import build_model, usual_input_shape
     from capcsim.scenario import ModelKind
 
-    chosen = registry.load(backend)
+    chosen = registry.load(backend, {} if security is None else {"security": security})
     kind = next((known for known in get_args(ModelKind) if known == model), None)
     if kind is None:
         raise InputError(f"--model {model}: choose one of {', '.join(get_args(ModelKind))}")
-    built = build_model(kind, (1, 28, 28), 10, (100,), seed=0)
-    with _Stages(quiet=as_json) as stages:
+    built = build_model(kind, usual_input_shape(kind), 10, (100,), seed=0)
+    with _Stages(quiet=as_json) as stages, closing(chosen):
         advance = stages.stage("measuring", repeats + 1)
         found = measure_steps(chosen, built, model, batch=batch, repeats=repeats, advance=advance)
-    chosen.close()
     if as_json:
         _print_json(found)
     else:
@@ -209,7 +212,7 @@ class _Stages:
         if not self._quiet:
             err.print(text, markup=False, highlight=False, soft_wrap=True)
 
-    def stage(self, title: str, total: int) -> Callable[[int], None]:
+    def stage(self, title: str, total: int) -> Callable[[float], None]:
         """Begin a stage; the heading comes before the first."""
         if self.heading:
             self.note(self.heading)
@@ -284,6 +287,8 @@ def _show_profile(found: dict[str, Any]) -> None:
     out.print(table)
     out.print(f"argmax: {found['argmax']}; release: {found['release']}", highlight=False)
     out.print(f"agreement with the integer reference: {found['agreement']:.4f}", highlight=False)
+    for name, value in found["details"].items():
+        out.print(f"{name}: {value}", markup=False, highlight=False)
 
 
 def _print_json(value: Any) -> None:

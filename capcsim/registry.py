@@ -1,12 +1,14 @@
 """Finds backends by the entry-point group `capcsim.backends`: ours exactly like anybody's."""
 
+import inspect
+from collections.abc import Mapping
 from dataclasses import dataclass
 from importlib.metadata import Distribution, EntryPoint, PackageNotFoundError, distribution, entry_points
 from importlib.util import find_spec
 from typing import cast
 
 from capcsim.backend import SECURITY, Backend, Capabilities
-from capcsim.errors import BackendNotFound, BackendUnavailable
+from capcsim.errors import BackendNotFound, BackendUnavailable, InputError
 
 GROUP = "capcsim.backends"
 
@@ -55,14 +57,21 @@ def status(name: str) -> Status:
     return Status(name, package, version, capabilities, missing, _wrong(capabilities), install)
 
 
-def load(name: str) -> Backend:
-    """A new backend of this name; raises BackendNotFound or BackendUnavailable."""
+def load(name: str, options: Mapping[str, object] | None = None) -> Backend:
+    """A new backend of this name, made with its own options; raises BackendNotFound or BackendUnavailable.
+
+    Raises InputError for an option that it does not take.
+    """
     found = status(name)
     if not found.available:
         why = found.problem or f"{', '.join(found.missing)} cannot be imported"
         raise BackendUnavailable(name, why, found.install)
+    chosen = _backend_class(_entry(name)[0])
+    _check_options(name, chosen, options or {})
     try:
-        backend: object = _backend_class(_entry(name)[0])()
+        backend: object = chosen(**(options or {}))
+    except InputError:
+        raise
     except Exception as error:  # as above
         raise BackendUnavailable(name, f"{type(error).__name__}: {error}", found.install) from error
     if not isinstance(backend, Backend):
@@ -71,6 +80,13 @@ def load(name: str) -> Backend:
         remedy = f"implement them in {type(backend).__module__}.{type(backend).__name__}"
         raise BackendUnavailable(name, why, remedy)
     return backend
+
+
+def _check_options(name: str, backend: type[Backend], options: Mapping[str, object]) -> None:
+    taken = [key for key in inspect.signature(backend).parameters if key not in ("args", "kwargs")]
+    for key in options:
+        if key not in taken:
+            raise InputError(f"backend {name!r} has no option {key!r}; it takes {', '.join(taken) or 'none'}")
 
 
 def missing_requirements(package: str = "capcsim") -> tuple[str, ...]:

@@ -92,7 +92,7 @@ class _Run:
     def __init__(self, scenario: Scenario, workers: int, progress: Progress) -> None:
         self.scenario, self._workers, self._progress = scenario, workers, progress
         self.seeds = Seeds(scenario.seed)
-        self.backend = registry.load(scenario.protocol.backend)
+        self.backend = registry.load(scenario.protocol.backend, scenario.protocol.options)
         self.dataset = load_dataset(scenario.data)
         self.parts = partition(self.dataset, scenario, self.seeds)
         self.mechanism = _mechanism(scenario)
@@ -160,7 +160,7 @@ class _Run:
             self.mechanism,
             samples=protocol.samples,
             seeds=self.seeds,
-            cache=MeasurementCache(self.backend, reading=not fresh),
+            cache=MeasurementCache(self.backend, protocol.options, reading=not fresh),
         )
         pairs = self._pairs(self.planned)
         # A budget that ends in the middle of a batch gives that batch a size of its own.

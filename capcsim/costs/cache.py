@@ -4,7 +4,7 @@ import hashlib
 import json
 import os
 import platform
-from collections.abc import Iterable
+from collections.abc import Iterable, Mapping
 from functools import lru_cache
 from importlib.metadata import version
 from importlib.util import find_spec
@@ -50,18 +50,20 @@ def host() -> dict[str, Any]:
 
 
 class MeasurementCache:
-    """What was measured under one name, for one backend on this host; with `reading` off it only stores.
+    """What was measured under one name, for one backend with its options on this host.
 
-    Raises RecordError where its folder cannot be written. A damaged file counts as absent.
+    With `reading` off it only stores. Raises RecordError where its folder cannot be written. A damaged file counts as
+    absent.
     """
 
-    def __init__(self, backend: Backend, *, reading: bool = True) -> None:
+    def __init__(self, backend: Backend, options: Mapping[str, object] | None = None, *, reading: bool = True) -> None:
         self._folder, self._reading = cache_folder() / "transcripts", reading
         package = type(backend).__module__.partition(".")[0]
         self._identity = {
             "host": host(),
             "versions": versions(),
             "backend": backend.name,
+            "options": dict(options or {}),
             "source": _digest((*SOURCES, package)),
         }
 

@@ -1,14 +1,28 @@
 """`capcsim profile`: what one pair and one release cost on this machine, step by step."""
 
 import time
+from collections import defaultdict
 from collections.abc import Callable, Sequence
+from dataclasses import dataclass, field
 from statistics import median
 from typing import Any
 
 import numpy as np
+from numpy.typing import NDArray
 from threadpoolctl import threadpool_limits
 
-from capcsim.backend import VOTE_RING_BITS, Backend, Phase, ReleaseNoise, Transcript
+from capcsim.backend import (
+    VOTE_RING_BITS,
+    AheadBackend,
+    Backend,
+    DetailedBackend,
+    Phase,
+    ReleaseNoise,
+    SaturatingBackend,
+    Session,
+    Shares,
+    Transcript,
+)
 from capcsim.costs.cache import versions
 from capcsim.costs.transcripts import cpu_s, of_phase, rounds, sent_bytes
 from capcsim.crypto.shares import reconstruct
@@ -16,8 +30,14 @@ from capcsim.crypto.voting import one_hot_argmax
 from capcsim.errors import InputError
 from capcsim.seeds import Seeds
 
-Run = tuple[float, Transcript]
-"""Elapsed seconds, and the transcript."""
+
+@dataclass(frozen=True, slots=True)
+class Run:
+    """One call: elapsed seconds, the transcript, and the elapsed seconds of phases that were timed apart."""
+
+    wall_s: float
+    transcript: Transcript
+    phase_wall_s: dict[Phase, float] = field(default_factory=dict)
 
 
 def profile(
@@ -27,7 +47,7 @@ def profile(
     *,
     batch: int,
     repeats: int,
-    advance: Callable[[int], None] = lambda _: None,
+    advance: Callable[[float], None] = lambda _: None,
 ) -> dict[str, Any]:
     """The JSON object of design.md 6: medians over the repeats, after a warm-up."""
     if batch < 1 or repeats < 1:
@@ -39,18 +59,23 @@ def profile(
     expected = one_hot_argmax(backend.reference(prepared, x))
     runs: dict[str, list[Run]] = {"setup": [], "infer": [], "argmax": [], "release": []}
     equal = 0
+    details: dict[str, Any] = {}
     with threadpool_limits(1):
         for repeat in range(repeats + 1):
             if repeat == 1:
                 runs = {step: [] for step in runs}
                 equal = 0
             session = _timed(runs["setup"], backend.open, repeat, prepared)
-            logits = _timed(runs["infer"], backend.infer, session, x)
+            watch = _Watch(backend, advance)
+            logits = _infer(runs["infer"], backend, session, x)
+            details = backend.details(session, batch) if isinstance(backend, DetailedBackend) else {}
             votes = _timed(runs["argmax"], backend.argmax, session, logits)
             guardian, _ = backend.open(repeat, None)
             _timed(runs["release"], backend.release, guardian, votes.values[0], votes.values[1], noise)
             equal += int((reconstruct(votes.values, VOTE_RING_BITS) == expected).all(axis=1).sum())
-            advance(1)
+            watch.end()
+    if isinstance(backend, SaturatingBackend):
+        details["saturation"] = backend.saturation(prepared, x)
     setup = _summary(runs.pop("setup"))
     total = [_joined([runs[step][repeat] for step in runs]) for repeat in range(repeats)]
     return {
@@ -62,44 +87,88 @@ def profile(
         "argmax": backend.capabilities.argmax,
         "release": backend.capabilities.release,
         "steps": {step: _summary(measured) for step, measured in runs.items()},
-        "total": _summary(total, rounds_of=[sum(rounds(runs[step][0][1]) for step in runs)]),
+        "total": _summary(total, rounds_of=[sum(rounds(runs[step][0].transcript) for step in runs)]),
         "setup": setup,
         "agreement": equal / (repeats * batch),
+        "details": details,
         "versions": versions(),
     }
+
+
+class _Watch:
+    """Passes on how far one repeat is, from a backend that tells; the whole of it at its end."""
+
+    def __init__(self, backend: Backend, advance: Callable[[float], None]) -> None:
+        self._advance, self._told = advance, 0.0
+        if hasattr(backend, "progress"):
+            backend.progress = self._tell
+
+    def _tell(self, done: float) -> None:
+        if done > self._told:
+            self._advance(done - self._told)
+            self._told = done
+
+    def end(self) -> None:
+        """One repeat is done."""
+        self._advance(1 - self._told)
 
 
 def _timed(runs: list[Run], call: Callable[..., tuple[Any, Transcript]], *arguments: Any) -> Any:
     started_s = time.perf_counter()
     result, transcript = call(*arguments)
-    runs.append((time.perf_counter() - started_s, transcript))
+    runs.append(Run(time.perf_counter() - started_s, transcript))
     return result
+
+
+def _infer(runs: list[Run], backend: Backend, session: Session, x: NDArray[np.float32]) -> Shares:
+    """Steps 1a and 1b, the phase ahead timed apart where the backend has one and its pool has room."""
+    started_s = time.perf_counter()
+    try:
+        ahead = isinstance(backend, AheadBackend) and bool(backend.prepare_ahead(session, len(x)))
+    except InputError:
+        ahead = False
+    begun_s = time.perf_counter()
+    logits, transcript = backend.infer(session, x)
+    ended_s = time.perf_counter()
+    phases = {Phase.OFFLINE: begun_s - started_s, Phase.ONLINE: ended_s - begun_s} if ahead else {}
+    runs.append(Run(ended_s - (started_s if ahead else begun_s), transcript, phases))
+    return logits
 
 
 def _joined(parts: Sequence[Run]) -> Run:
     """Steps one after the other, for sums only."""
-    return sum(wall_s for wall_s, _ in parts), tuple(node for _, part in parts for node in part)
+    phases: dict[Phase, float] = defaultdict(float)
+    for part in parts:
+        for phase in {node.phase for node in part.transcript}:
+            phases[phase] += _phase_wall_s(part, phase)
+    return Run(sum(part.wall_s for part in parts), tuple(node for part in parts for node in part.transcript), phases)
 
 
 def _summary(runs: Sequence[Run], rounds_of: Sequence[int] | None = None) -> dict[str, Any]:
-    """Medians over repeats of one step. A phase's wall time is the time of both roles in turn."""
-    transcripts = [transcript for _, transcript in runs]
+    """Medians over repeats of one step."""
+    transcripts = [run.transcript for run in runs]
     phases = {node.phase for transcript in transcripts for node in transcript}
     return {
-        "wall_s": median(wall_s for wall_s, _ in runs),
+        "wall_s": median(run.wall_s for run in runs),
         "cpu_s": _medians([cpu_s(transcript) for transcript in transcripts]),
         "bytes": sent_bytes(transcripts[0]),
         "rounds": rounds_of[0] if rounds_of else rounds(transcripts[0]),
-        "phases": {phase.value: _phase(transcripts, phase) for phase in Phase if phase in phases},
+        "phases": {phase.value: _phase(runs, phase) for phase in Phase if phase in phases},
     }
 
 
-def _phase(transcripts: Sequence[Transcript], phase: Phase) -> dict[str, Any]:
-    parts = [of_phase(transcript, phase) for transcript in transcripts]
+def _phase(runs: Sequence[Run], phase: Phase) -> dict[str, Any]:
     return {
-        "wall_s": median(sum(cpu_s(part).values()) for part in parts),
-        "bytes": sum(sent_bytes(parts[0]).values()),
+        "wall_s": median(_phase_wall_s(run, phase) for run in runs),
+        "bytes": sum(sent_bytes(of_phase(runs[0].transcript, phase)).values()),
     }
+
+
+def _phase_wall_s(run: Run, phase: Phase) -> float:
+    """As it was timed, else the time of both roles in turn."""
+    if phase in run.phase_wall_s:
+        return run.phase_wall_s[phase]
+    return sum(cpu_s(of_phase(run.transcript, phase)).values())
 
 
 def _medians(rows: Sequence[dict[str, float]]) -> dict[str, float]:

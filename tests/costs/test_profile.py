@@ -31,10 +31,10 @@ def test_bytes_are_those_of_the_wire() -> None:
     assert found["infer"]["bytes"] == {"querier->answerer": 3 * 6 * 4, "answerer->querier": 3 * 4 * 8}
     assert found["infer"]["phases"]["online"]["bytes"] == sum(found["infer"]["bytes"].values())
     argmax = found["argmax"]
-    inputs, masks = 4 * 37, 4 * 32
+    inputs, masks, seed = 4 * 37, 4 * 32, 16
     tables = 3 * 32 * argmax_circuit(4, 37).ands
     transfers = 16 * (-(-3 * inputs // 64) * 64)
-    offline = transfers + tables + 16 * 3 * masks
+    offline = transfers + tables + seed
     decode = -(-3 * masks // 8)
     assert argmax["phases"]["online"]["bytes"] == -(-3 * inputs // 8) + decode + 16 * 3 * 2 * inputs
     assert argmax["phases"]["offline"]["bytes"] == offline

@@ -1,0 +1,5 @@
+"""The hybrid backend: BFV for linear layers, Yao's garbled circuits for the rest, two parties, no dealer."""
+
+from capcsim_hybrid.hybrid import HybridBackend
+
+__all__ = ["HybridBackend"]
