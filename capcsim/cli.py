@@ -148,7 +148,7 @@ def check(
 
 @app.command()
 def profile(
-    backend: Annotated[str, typer.Option(help="A backend's name.")] = "plaintext",
+    backend: Annotated[str, typer.Option(help="A backend's name.")] = "hybrid",
     model: Annotated[
         str, typer.Option(help="A kind of model of scenarios, for example mlp, cryptonet-relu, lenet or vgg-5.")
     ] = ("cryptonet-relu"),

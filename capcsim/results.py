@@ -27,7 +27,8 @@ class Outcome:
     """Everything that came out of one run.
 
     `asked[q]` are the samples int64[n] of querying party q's queries, `votes[q]` the one-hot votes
-    int64[V, n, C] on them, all zero for its own voters.
+    int64[V, n, C] on them, all zero for its own voters. `saturation` is the share of inputs and activations that
+    were clamped, in one voter of each architecture; None where the backend does not tell.
     """
 
     scenario: Scenario
@@ -39,6 +40,7 @@ class Outcome:
     before: Sequence[Quality]
     after: Sequence[Quality]
     measured: Measurements
+    saturation: float | None
     simulated: Simulated
     ledger: Ledger
 
@@ -159,6 +161,7 @@ def _execution(outcome: Outcome) -> dict[str, Any]:
         "strata": len(measured.samples),
         "strata_reused": measured.reused_strata,
         "votes_compared": agreement.votes,
+        "saturation": outcome.saturation,
         "votes_disagreeing": agreement.disagreements,
         "disagreement_upper_bound_95": agreement.upper_bound(),
         "exact": outcome.capabilities.exact,

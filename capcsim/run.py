@@ -14,10 +14,10 @@ import numpy as np
 from numpy.typing import NDArray
 
 from capcsim import registry
-from capcsim.backend import VOTE_RING_BITS
+from capcsim.backend import VOTE_RING_BITS, SaturatingBackend
 from capcsim.costs.cache import MeasurementCache, host, versions
 from capcsim.costs.measure import Bench, Pair
-from capcsim.costs.measured import MeasuredCosts, Measurements
+from capcsim.costs.measured import MeasuredCosts, Measurements, pair_group
 from capcsim.crypto.shares import reconstruct, share
 from capcsim.errors import RecordError
 from capcsim.journal import Journal
@@ -202,6 +202,7 @@ class _Run:
             before=[self._quality(model) for model in self.own],
             after=[self._quality(model) for model in retrained],
             measured=measured,
+            saturation=self._saturation(),
             simulated=simulated,
             ledger=ledger,
         )
@@ -237,6 +238,17 @@ class _Run:
             for voter in self.voters
             if voter.party != querier
         ]
+
+    def _saturation(self) -> float | None:
+        """Over one voter of each architecture and the first queries that it was asked."""
+        if not isinstance(self.backend, SaturatingBackend):
+            return None
+        rates = []
+        for voter in {pair_group(voter.prepared.public): voter for voter in self.voters}.values():
+            rows = next((rows for q, rows in enumerate(self.asked) if q != voter.party and len(rows)), None)
+            if rows is not None:
+                rates.append(self.backend.saturation(voter.prepared, self.dataset.x[rows]))
+        return max(rates, default=None)
 
     def _noise(self) -> NoiseSource:
         if self.scenario.privacy.noise == "simulation":

@@ -54,7 +54,7 @@ def test_json_is_one_object_and_nothing_else(call: Call, tmp_path: Path) -> None
         ["report", str(tmp_path / "run")],
         ["backends"],
         ["check", "plaintext"],
-        ["profile", "--model", "logistic", "--repeats", "1"],
+        ["profile", "--model", "logistic", "--repeats", "1", "--security", "16384"],
         ["scenario-schema"],
     ):
         code, printed, errors = call(*arguments, "--json")
@@ -67,7 +67,10 @@ def test_json_is_one_object_and_nothing_else(call: Call, tmp_path: Path) -> None
     )
     assert [row["name"] for row in backends["backends"] if row["available"]]
     assert check["passed"]
-    assert profile["steps"]["infer"]["rounds"] == 1
+    assert profile["backend"] == "hybrid"
+    assert profile["steps"]["infer"]["phases"]["online"]["wall_s"] > 0
+    assert "N = 16384" in profile["details"]["parameters"]
+    assert profile["details"]["flood_margin_bits"] >= 40
     assert schema["title"] == "Scenario"
 
 

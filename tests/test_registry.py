@@ -10,7 +10,7 @@ from pathlib import Path
 import pytest
 
 from capcsim import registry
-from capcsim.errors import BackendNotFound, BackendUnavailable
+from capcsim.errors import BackendNotFound, BackendUnavailable, InputError
 
 PYPROJECT = """
 [build-system]
@@ -171,3 +171,13 @@ def test_missing_requirements_are_named(monkeypatch: pytest.MonkeyPatch) -> None
     present = registry._installed
     monkeypatch.setattr(registry, "_installed", lambda text: not text.startswith("tenseal") and present(text))
     assert [text.partition(">")[0] for text in registry.missing_requirements()] == ["tenseal"]
+
+
+def test_options_reach_the_backend_and_wrong_ones_are_named() -> None:
+    assert registry.load("hybrid", {"processes": False, "pool_bytes": 5}).name == "hybrid"
+    with pytest.raises(InputError, match="backend 'hybrid' has no option 'poolbytes'; it takes security, order, pool"):
+        registry.load("hybrid", {"poolbytes": 5})
+    with pytest.raises(InputError, match="backend 'plaintext' has no option 'security'; it takes none"):
+        registry.load("plaintext", {"security": 8192})
+    with pytest.raises(InputError, match="security = 4096: choose one of"):
+        registry.load("hybrid", {"security": 4096})

@@ -40,6 +40,7 @@ def test_a_run_leaves_a_whole_record(smoke: Record) -> None:
         assert (smoke.folder / name).stat().st_size > 0
     assert {"cpu", "cores"} <= set(smoke.manifest["host"])
     assert "torch" in smoke.manifest["versions"]
+    assert smoke.manifest["summary"]["execution"]["saturation"] == 0.0
 
 
 def test_the_same_seed_gives_the_same_labels_epsilon_and_times(smoke: Record, tmp_path: Path) -> None:

@@ -52,6 +52,11 @@ class PlaintextBackend(Voting):
         network: Network = prepared.private
         return network.evaluate(network.encode(x))
 
+    def saturation(self, prepared: Prepared, x: NDArray[np.float32]) -> float:
+        """The share of inputs and ReLU units that were clamped."""
+        network: Network = prepared.private
+        return network.saturation(x)
+
     def open(self, querier: int, prepared: Prepared | None) -> tuple[PlaintextSession, Transcript]:
         """Inference needs no set-up; steps 1c and 3 need their base transfers."""
         voting, transcript = self.open_voting(Role.GUARDIAN if prepared is None else Role.ANSWERER)

@@ -11,6 +11,8 @@ from rich.text import Text
 from capcsim.record import Record
 
 Row = dict[str, Any]
+MOST_SATURATION = 1e-3
+"""Clamped activations that need no word."""
 
 
 def new_table(title: str | None = None) -> Table:
@@ -128,6 +130,9 @@ def _warnings(found: Row) -> list[str]:
     lines = []
     if not any(row["labels_bought"] for row in found["queriers"]):
         lines.append("No label was bought: raise privacy.epsilon, or the noise.")
+    if (found["execution"].get("saturation") or 0) > MOST_SATURATION:
+        share = 100 * found["execution"]["saturation"]
+        lines.append(f"{share:.2g} % of inputs and activations lay outside the integers' range: scale the data.")
     mean = found["mean"]
     if mean["label_accuracy"] is not None and mean["label_accuracy"] < mean["accuracy_before"]:
         lines.append(

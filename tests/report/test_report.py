@@ -100,3 +100,14 @@ def test_durations_get_a_unit_that_suits(value: float, text: str) -> None:
 @pytest.mark.parametrize(("value", "text"), [(0, "0 B"), (999, "999 B"), (1500, "1.5 kB"), (2.5e9, "2.5 GB")])
 def test_sizes_get_a_unit_that_suits(value: float, text: str) -> None:
     assert size(int(value)) == text
+
+
+def test_clamped_values_are_told_where_there_are_many(record: Record) -> None:
+    """A float's range would not have clamped them: the reader must know."""
+    execution = record.manifest["summary"]["execution"]
+    assert not any("outside the integers' range" in line for line in notes(record))
+    try:
+        execution["saturation"] = 0.034
+        assert any("3.4 % of inputs and activations lay outside" in line for line in notes(record))
+    finally:
+        execution["saturation"] = 0.0
