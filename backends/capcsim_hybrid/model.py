@@ -17,7 +17,8 @@ from capcsim_hybrid.plan import Plan
 
 Words = NDArray[np.uint64]
 MOST_ENCODED_BYTES = 2 << 30
-_LIMB_BITS = 16
+_EXACT_BITS = 53
+_MOST_LIMB_BITS = 16
 _ROWS_AT_ONCE = 64
 
 
@@ -66,12 +67,11 @@ class HybridModel:
         """W share + mask + bias mod 2^k, uint64[B, *shape], on the answering party's share."""
         node: Any = self.network.public.nodes[position]
         owned, ring_bits = self.network.weights[position], self.network.public.ring_bits
-        total = mask.copy()
-        # In limbs, so that float64's products stay exact: the compiler bounds W times a limb by 2^53.
+        total, limb_bits = mask.copy(), _limb_bits(owned.weight)
         for first in range(0, len(share), _ROWS_AT_ONCE):
             rows = slice(first, first + _ROWS_AT_ONCE)
-            for shift in range(0, ring_bits, _LIMB_BITS):
-                limb = (share[rows] >> np.uint64(shift)) & np.uint64((1 << _LIMB_BITS) - 1)
+            for shift in range(0, ring_bits, limb_bits):
+                limb = (share[rows] >> np.uint64(shift)) & ring_mask(limb_bits)
                 product = apply_weights(node, owned.weight, limb.astype(np.float64))
                 total[rows] += product.astype(np.int64).astype(np.uint64) << np.uint64(shift)
         bias = owned.bias.astype(np.int64).astype(np.uint64)
@@ -79,3 +79,9 @@ class HybridModel:
 
     def __del__(self) -> None:
         _encoded.drop(id(self))
+
+
+def _limb_bits(weight: NDArray[np.float64]) -> int:
+    """In how many bits at once a share may meet these weights, so that float64 holds every sum exactly."""
+    largest = np.abs(weight).reshape(len(weight), -1).sum(axis=1).max()
+    return int(max(1, min(_MOST_LIMB_BITS, _EXACT_BITS - np.ceil(np.log2(max(1.0, largest))))))
