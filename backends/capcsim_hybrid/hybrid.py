@@ -17,7 +17,7 @@ import os
 import time
 from collections.abc import Callable
 from dataclasses import dataclass, field
-from math import inf
+from math import inf, log2
 from typing import TYPE_CHECKING, Any, ClassVar
 from weakref import WeakKeyDictionary
 
@@ -42,10 +42,10 @@ from capcsim.errors import InputError
 from capcsim.fixed_point import LAYERS, compile_model, encode
 
 if TYPE_CHECKING:
-    from capcsim_hybrid.inference import QuerierState
     from capcsim_hybrid.linear import SecretKeys
     from capcsim_hybrid.model import HybridModel
     from capcsim_hybrid.parameters import Parameters
+    from capcsim_hybrid.sessions import QuerierState
 
 PAIR = (Role.QUERIER, Role.ANSWERER)
 
@@ -76,7 +76,8 @@ class HybridBackend(Voting):
 
     `security` is the polynomial degree: 8192, 16384 or 32768, all at 128 bits. `order` is "ahead" (work that does not
     depend on the input goes first) or "online" (the paper's order). `pool_bytes` bounds what the answering party
-    keeps between the phases. `processes` says whether it has a process of its own; None: where there are two cores.
+    keeps between the phases, beside the transformed weights. `processes` says whether it has a process of its own;
+    None: where there are two cores.
     """
 
     name: ClassVar[str] = "hybrid"
@@ -84,7 +85,7 @@ class HybridBackend(Voting):
         security="semi-honest",
         exact=True,
         leaks={
-            Role.QUERIER: "the architecture, the ring and the noise parameters",
+            Role.QUERIER: "the architecture; the ring and the primes, which follow from the weights (3 bits at most)",
             Role.ANSWERER: "how many queries are asked together",
         },
         layers=LAYERS,
@@ -101,8 +102,8 @@ class HybridBackend(Voting):
         pool_bytes: int = 1 << 30,
         processes: bool | None = None,
     ) -> None:
-        from capcsim_hybrid.inference import ORDERS
         from capcsim_hybrid.parameters import LEVELS
+        from capcsim_hybrid.sessions import ORDERS
 
         if security not in LEVELS:
             raise InputError(f"security = {security}: choose one of {', '.join(map(str, LEVELS))}")
@@ -139,7 +140,7 @@ class HybridBackend(Voting):
         if prepared is None:
             voting, transcript = self.open_voting(Role.GUARDIAN)
             return HybridSession(voting, None, None, inf), transcript
-        from capcsim_hybrid.inference import set_up_answerer, set_up_querier
+        from capcsim_hybrid.sessions import set_up_answerer, set_up_querier
 
         voting, base = self.open_voting(Role.ANSWERER)
         keys, seconds = self._keys_of(querier, prepared.private.plan.parameters)
@@ -199,6 +200,7 @@ class HybridBackend(Voting):
             "parameters": str(plan.parameters),
             "order": self._order,
             "flood_margin_bits": round(session.margin_bits, 1),
+            "flood_margin_bits_of_batch": round(session.margin_bits - log2(queries), 1),
             "pool_bytes": self._pool_bytes,
             "ahead_bytes_per_query": plan.ahead_bytes(1),
             "ready_queries": near.pool.queries,
@@ -208,7 +210,8 @@ class HybridBackend(Voting):
 
     def programs(self, step: Step) -> tuple[Callable[..., Steps], Callable[..., Steps]]:
         """The role generators of setup, infer, argmax and release; raises InputError for another step."""
-        from capcsim_hybrid.inference import infer_answerer, infer_querier, set_up_answerer, set_up_querier
+        from capcsim_hybrid.inference import infer_answerer, infer_querier
+        from capcsim_hybrid.sessions import set_up_answerer, set_up_querier
 
         match step:
             case Step.SETUP:
@@ -224,6 +227,7 @@ class HybridBackend(Voting):
     def close(self) -> None:
         """End the answering party's process."""
         self._placed.clear()
+        self._keys.clear()
         self.runner.close()
 
     def _keys_of(self, querier: int, parameters: Parameters) -> tuple[SecretKeys, float]:

@@ -7,12 +7,13 @@ next r. Online it sends x - r once; the answering party computes W (x - r) + s +
 and evaluates the circuits, one round trip a layer, to x' - r'. Decode bits go to the evaluator only, who returns
 nothing. The order "online" is the paper's own: no phase ahead, the first share is x itself, and every layer
 is encrypted, answered, garbled and evaluated in turn.
+
+Limits. Both parties must be semi-honest: a querying party that sent a public key or an upload of its own design could
+read weights. The flood's margin is one query's; n queries of one model leave log2 n bits less. That tables are sent
+before the answering party's inputs exist is harmless: these follow from x, r, s and W, not from the tables.
 """
 
 import struct
-from collections.abc import Callable
-from dataclasses import dataclass, field
-from typing import Any
 
 import numpy as np
 from numpy.typing import NDArray
@@ -21,10 +22,6 @@ from capcsim.backend import Phase
 from capcsim.crypto.programs import Mark, Recv, Send, Steps
 from capcsim.crypto.shares import ring_mask, uniform
 from capcsim.crypto.yao import (
-    EvaluatorSession,
-    Garbled,
-    GarblerSession,
-    Received,
     evaluator_online,
     garble_ahead,
     garbler_online,
@@ -33,111 +30,17 @@ from capcsim.crypto.yao import (
     stream_garbler,
 )
 from capcsim.errors import InputError, PeerFailed
-from capcsim.fixed_point.layers import LOCAL, NONLINEAR, WEIGHTED, apply_local
+from capcsim.fixed_point.layers import LOCAL, NONLINEAR, WEIGHTED, Local, apply_local
 from capcsim.fixed_point.network import PublicNetwork, encode
-from capcsim_hybrid.linear import PublicKey, SecretKeys, receive, respond, upload
-from capcsim_hybrid.model import HybridModel
+from capcsim_hybrid.linear import receive, respond, upload
 from capcsim_hybrid.nonlinear import circuit_of, input_bits, known_bits, output_share, units
-from capcsim_hybrid.parameters import Parameters, context
-from capcsim_hybrid.plan import MOST_BATCH, Plan, nonlinear, weighted
-from capcsim_hybrid.pool import Pool
+from capcsim_hybrid.packing import Layout
+from capcsim_hybrid.plan import nonlinear, weighted
+from capcsim_hybrid.sessions import AnswererMaterial, AnswererState, QuerierMaterial, QuerierState, exactly
 
 Words = NDArray[np.uint64]
-ORDERS = ("ahead", "online")
-_SETTINGS = struct.Struct("<BQ")
-"""The order, and how much the answering party keeps between the phases."""
 _CHUNK = struct.Struct("<QQ??")
 """Announces a batch: serial number, queries, whether its material lies ready, whether it is the last."""
-_MOST_PLAN_BYTES = 1 << 24
-
-
-@dataclass
-class QuerierMaterial:
-    """What the querying party keeps of one batch: its input mask, its garbled layers, its share of the logits."""
-
-    batch: int
-    mask: Words = field(repr=False)
-    garbled: dict[int, Garbled] = field(repr=False)
-    logits: Words = field(repr=False)
-
-    @property
-    def stored_bytes(self) -> int:
-        """While it waits."""
-        return self.mask.nbytes + self.logits.nbytes + sum(ready.stored_bytes for ready in self.garbled.values())
-
-
-@dataclass
-class AnswererMaterial:
-    """What the answering party keeps of one batch: its masks of linear layers, and the garbled tables."""
-
-    batch: int
-    masks: dict[int, Words] = field(repr=False)
-    received: dict[int, Received] = field(repr=False)
-
-    @property
-    def stored_bytes(self) -> int:
-        """While it waits."""
-        masks = sum(mask.nbytes for mask in self.masks.values())
-        return masks + sum(ready.stored_bytes for ready in self.received.values())
-
-
-@dataclass
-class QuerierState:
-    """One pair, the querying party's side: it has the secret key and no weight."""
-
-    plan: Plan
-    order: str
-    pool_bytes: int
-    keys: SecretKeys = field(repr=False)
-    garbler: GarblerSession = field(repr=False)
-    pool: Pool[QuerierMaterial] = field(default_factory=Pool, repr=False)
-
-
-@dataclass
-class AnswererState:
-    """One pair, the answering party's side: it has the weights and the public key."""
-
-    model: HybridModel = field(repr=False)
-    order: str
-    pool_bytes: int
-    key: PublicKey = field(repr=False)
-    evaluator: EvaluatorSession = field(repr=False)
-    pool: Pool[AnswererMaterial] = field(default_factory=Pool, repr=False)
-
-
-def set_up_querier(
-    keys: Callable[[Parameters], SecretKeys], degree: int, order: str, pool_bytes: int, garbler: GarblerSession
-) -> Steps:
-    """Learn the model's plan, hand out the public key; returns `QuerierState`. Raises PeerFailed."""
-    payload = yield Recv()
-    if len(payload) > _MOST_PLAN_BYTES:
-        raise PeerFailed(
-            f"the answering party sent a plan of {len(payload)} bytes; at most {_MOST_PLAN_BYTES} are read"
-        )
-    plan = Plan.from_bytes(payload)
-    if plan.parameters.degree != degree:
-        raise PeerFailed(f"the answering party proposes N = {plan.parameters.degree}; {degree} was wanted")
-    own = keys(plan.parameters)
-    yield Send(_SETTINGS.pack(ORDERS.index(order), pool_bytes))
-    yield Send(own.public)
-    return QuerierState(plan, order, pool_bytes, own, garbler)
-
-
-def set_up_answerer(model: HybridModel, pool_bytes: int, evaluator: EvaluatorSession) -> Steps:
-    """Tell the plan, take the public key; returns `AnswererState`.
-
-    `pool_bytes` is the most that this party keeps; raises PeerFailed when the other one wants more.
-    """
-    yield Send(model.plan.to_bytes())
-    order, wanted_bytes = _SETTINGS.unpack(_exactly((yield Recv()), _SETTINGS.size))
-    if order >= len(ORDERS):
-        raise PeerFailed(f"the querying party asks for order {order}; install the same capcsim on both sides")
-    if wanted_bytes > pool_bytes:
-        raise PeerFailed(
-            f"the querying party wants {wanted_bytes} bytes kept between the phases; {pool_bytes} are here"
-        )
-    key = PublicKey(context(model.plan.parameters), (yield Recv()))
-    return AnswererState(model, ORDERS[order], wanted_bytes, key, evaluator)
 
 
 def infer_querier(state: QuerierState, x: NDArray[np.float32]) -> Steps:
@@ -165,17 +68,19 @@ def infer_querier(state: QuerierState, x: NDArray[np.float32]) -> Steps:
 
 def infer_answerer(state: AnswererState) -> Steps:
     """The other side of `infer_querier`; returns its share of the logits uint64[B, C]."""
+    announced = yield Recv()
+    # Only now: a querying party whose input is refused has sent nothing, and nothing is out of step.
     state.evaluator.begin()
     shares: list[Words] = []
-    last = False
-    while not last:
-        serial, batch, ready, last = _CHUNK.unpack(_exactly((yield Recv()), _CHUNK.size))
+    while announced is not None:
+        serial, batch, ready, last = _announcement(state, announced)
         if state.order == "online":
             shares.append((yield from _online_order_answerer(state, batch)))
         else:
             if not ready:
                 yield from _ahead_answerer(state, serial, batch)
             shares.append((yield from _online_answerer(state, serial, batch)))
+        announced = None if last else (yield Recv())
     state.evaluator.end()
     return np.concatenate(shares)
 
@@ -186,7 +91,7 @@ def fill_querier(state: QuerierState, queries: int) -> Steps:
         raise InputError("order = 'online' has no phase ahead; take order = 'ahead' to fill a pool")
     room = state.plan.most_queries(state.pool_bytes - _reserved(state))
     if not 1 <= queries <= room:
-        raise InputError(f"{queries} queries do not fit the offline pool: 1 to {room} do; raise pool_bytes")
+        raise InputError(f"{queries} queries do not fit the offline pool: 1 to {room} do now; raise pool_bytes")
     state.garbler.begin()
     serial = state.pool.next_serial
     yield Mark(Phase.OFFLINE)
@@ -198,8 +103,8 @@ def fill_querier(state: QuerierState, queries: int) -> Steps:
 
 def fill_answerer(state: AnswererState) -> Steps:
     """The other side of `fill_querier`."""
+    serial, batch, _, _ = _announcement(state, (yield Recv()))
     state.evaluator.begin()
-    serial, batch, _, _ = _CHUNK.unpack(_exactly((yield Recv()), _CHUNK.size))
     yield from _ahead_answerer(state, serial, batch)
     state.evaluator.end()
 
@@ -214,7 +119,7 @@ def _chunks(state: QuerierState, queries: int) -> list[tuple[int, slice, bool]]:
     for serial, batch in state.pool.fitting(queries):
         chunks.append((serial, slice(first, first + batch), True))
         first += batch
-    room = MOST_BATCH
+    room = state.plan.most_batch
     if state.order == "ahead" and first < queries:
         room = state.plan.most_queries(state.pool_bytes - _reserved(state) + state.plan.ahead_bytes(first))
     for serial, start in enumerate(range(first, queries, room), state.pool.next_serial):
@@ -227,10 +132,18 @@ def _reserved(state: QuerierState) -> int:
     return state.plan.ahead_bytes(state.pool.queries)
 
 
+def _announcement(state: AnswererState, payload: bytes) -> tuple[int, int, bool, bool]:
+    """Serial number, queries, whether their material lies ready, whether they are the last; raises PeerFailed."""
+    serial, batch, ready, last = _CHUNK.unpack(exactly(payload, _CHUNK.size))
+    if not 1 <= batch <= state.model.plan.most_batch:
+        raise PeerFailed(f"the querying party announces {batch} queries; 1 to {state.model.plan.most_batch} may run")
+    return serial, batch, ready, last
+
+
 def _check_room(state: AnswererState, batch: int) -> None:
     """The querying party must not make us hold more than was agreed."""
     needed = state.pool.stored_bytes + state.model.plan.ahead_bytes(batch)
-    if not batch > 0 or needed > state.pool_bytes:
+    if state.order == "online" or needed > state.pool_bytes:
         raise PeerFailed(f"the querying party asks for {batch} queries at once: beyond the pool that was agreed on")
 
 
@@ -238,22 +151,38 @@ def _ahead_querier(state: QuerierState, serial: int, batch: int, progress: "_Pro
     """Random shares, their products with the weights, garbled circuits; leaves them in the pool."""
     yield Mark(Phase.OFFLINE)
     network, ring_bits, layouts = state.plan.network, state.plan.network.ring_bits, state.plan.layouts(batch)
-    shares = {i: uniform((batch, *network.nodes[i].shape), ring_bits) for i in (0, *dict(nonlinear(network)))}
-    mask = shares[0]
-    _share_local(network, shares, ring_bits)
+    fresh = {i: uniform((batch, *network.nodes[i].shape), ring_bits) for i in (0, *dict(nonlinear(network)))}
+    yield from _upload_all(state, layouts, fresh, progress)
+    products = {}
     for i, node in weighted(network):
-        yield from upload(state.keys, node, layouts[i], shares[node.sources[0]])
+        products[i] = yield from receive(state.keys, node, layouts[i], batch)
         yield progress.step()
-    for i, node in weighted(network):
-        shares[i] = yield from receive(state.keys, node, layouts[i], batch)
-        yield progress.step()
-    _share_local(network, shares, ring_bits)
-    garbled = {}
-    for i, layer in nonlinear(network):
-        bits = known_bits(layer, ring_bits, shares[layer.sources[0]], shares[i])
-        garbled[i] = yield from garble_ahead(state.garbler, circuit_of(layer, ring_bits), bits)
-        yield progress.step()
-    state.pool.add(serial, QuerierMaterial(batch, mask, garbled, shares[len(network.nodes) - 1]))
+    garbled, shares = {}, _Shares(network)
+    for i, layer in enumerate(network.nodes):
+        if isinstance(layer, NONLINEAR):
+            bits = known_bits(layer, ring_bits, shares.of(i)[0], fresh[i])
+            garbled[i] = yield from garble_ahead(state.garbler, circuit_of(layer, ring_bits), bits)
+            yield progress.step()
+        if isinstance(layer, LOCAL):
+            shares.put_local(i, layer)
+        else:
+            shares.put(i, fresh[i] if i in fresh else products.pop(i))
+    state.pool.add(serial, QuerierMaterial(batch, fresh[0], garbled, shares.last))
+
+
+def _upload_all(
+    state: QuerierState, layouts: dict[int, Layout], fresh: dict[int, Words], progress: "_Progress"
+) -> Steps:
+    """The inputs of all weighted layers at once: they are made of fresh shares only, and the other side can begin."""
+    network, shares = state.plan.network, _Shares(state.plan.network)
+    for i, node in enumerate(network.nodes):
+        if isinstance(node, WEIGHTED):
+            yield from upload(state.keys, node, layouts[i], shares.of(i)[0])
+            yield progress.step()
+        elif i in fresh:
+            shares.put(i, fresh[i])
+        elif isinstance(node, LOCAL) and shares.known(i):
+            shares.put_local(i, node)
 
 
 def _ahead_answerer(state: AnswererState, serial: int, batch: int) -> Steps:
@@ -286,18 +215,19 @@ def _online_answerer(state: AnswererState, serial: int, batch: int) -> Steps:
     yield Mark(Phase.ONLINE)
     material = state.pool.take(serial, batch)
     network, ring_bits = state.model.plan.network, state.model.plan.network.ring_bits
-    masked = _exactly((yield Recv()), 8 * material.batch * int(np.prod(network.input_shape)))
-    shares = {0: np.frombuffer(masked, np.uint64).reshape(material.batch, *network.input_shape)}
+    masked = exactly((yield Recv()), 8 * batch * int(np.prod(network.input_shape)))
+    shares = _Shares(network)
+    shares.put(0, np.frombuffer(masked, np.uint64).reshape(batch, *network.input_shape))
     for i, node in enumerate(network.nodes):
         if isinstance(node, WEIGHTED):
-            shares[i] = state.model.apply(i, shares[node.sources[0]], material.masks[i])
+            shares.put(i, state.model.apply(i, shares.of(i)[0], material.masks[i]))
         elif isinstance(node, NONLINEAR):
-            bits = input_bits(node, ring_bits, shares[node.sources[0]])
+            bits = input_bits(node, ring_bits, shares.of(i)[0])
             outputs = yield from evaluator_online(material.received[i], bits)
-            shares[i] = output_share(node, material.batch, outputs)
+            shares.put(i, output_share(node, batch, outputs))
         elif isinstance(node, LOCAL):
-            shares[i] = apply_local(node, *(shares[source] for source in node.sources)) & ring_mask(ring_bits)
-    return shares[len(network.nodes) - 1]
+            shares.put_local(i, node)
+    return shares.last
 
 
 def _online_order_querier(state: QuerierState, x: NDArray[np.float32], progress: "_Progress") -> Steps:
@@ -305,41 +235,44 @@ def _online_order_querier(state: QuerierState, x: NDArray[np.float32], progress:
     yield Mark(Phase.ONLINE)
     network, ring_bits, batch = state.plan.network, state.plan.network.ring_bits, len(x)
     encoded = encode(x, network).astype(np.int64).astype(np.uint64)
-    layouts, shares = state.plan.layouts(batch), {0: encoded & ring_mask(ring_bits)}
+    layouts, shares = state.plan.layouts(batch), _Shares(network)
+    shares.put(0, encoded & ring_mask(ring_bits))
     for i, node in enumerate(network.nodes):
         if isinstance(node, WEIGHTED):
-            yield from upload(state.keys, node, layouts[i], shares[node.sources[0]])
+            yield from upload(state.keys, node, layouts[i], shares.of(i)[0])
             yield progress.step()
-            shares[i] = yield from receive(state.keys, node, layouts[i], batch)
+            shares.put(i, (yield from receive(state.keys, node, layouts[i], batch)))
             yield progress.step()
         elif isinstance(node, NONLINEAR):
-            shares[i] = uniform((batch, *node.shape), ring_bits)
-            bits = known_bits(node, ring_bits, shares[node.sources[0]], shares[i])
+            fresh = uniform((batch, *node.shape), ring_bits)
+            bits = known_bits(node, ring_bits, shares.of(i)[0], fresh)
             late = np.empty((0, bits.shape[1]), np.uint8)
             yield from stream_garbler(state.garbler, circuit_of(node, ring_bits), bits, late, Phase.ONLINE)
+            shares.put(i, fresh)
             yield progress.step()
         elif isinstance(node, LOCAL):
-            shares[i] = apply_local(node, *(shares[source] for source in node.sources)) & ring_mask(ring_bits)
-    return shares[len(network.nodes) - 1]
+            shares.put_local(i, node)
+    return shares.last
 
 
 def _online_order_answerer(state: AnswererState, batch: int) -> Steps:
     yield Mark(Phase.ONLINE)
     plan = state.model.plan
     network, ring_bits = plan.network, plan.network.ring_bits
-    shares = {0: np.zeros((batch, *network.input_shape), np.uint64)}
+    shares = _Shares(network)
+    shares.put(0, np.zeros((batch, *network.input_shape), np.uint64))
     for i, node in enumerate(network.nodes):
         if isinstance(node, WEIGHTED):
             mask = yield from respond(state.key, node, state.model.encoded(i, plan.layouts(batch)[i]), batch)
-            shares[i] = state.model.apply(i, shares[node.sources[0]], mask)
+            shares.put(i, state.model.apply(i, shares.of(i)[0], mask))
         elif isinstance(node, NONLINEAR):
-            bits = input_bits(node, ring_bits, shares[node.sources[0]])
+            bits = input_bits(node, ring_bits, shares.of(i)[0])
             circuit = circuit_of(node, ring_bits)
             outputs = yield from stream_evaluator(state.evaluator, circuit, 0, bits, Phase.ONLINE)
-            shares[i] = output_share(node, batch, outputs)
+            shares.put(i, output_share(node, batch, outputs))
         elif isinstance(node, LOCAL):
-            shares[i] = apply_local(node, *(shares[source] for source in node.sources)) & ring_mask(ring_bits)
-    return shares[len(network.nodes) - 1]
+            shares.put_local(i, node)
+    return shares.last
 
 
 class _Progress:
@@ -356,15 +289,37 @@ class _Progress:
         return Mark(done=self._done)
 
 
-def _share_local(network: Any, shares: dict[int, Words], ring_bits: int) -> None:
-    """Fill in the local layers whose sources are known."""
-    for i, node in enumerate(network.nodes):
-        if isinstance(node, LOCAL) and i not in shares and all(source in shares for source in node.sources):
-            shares[i] = apply_local(node, *(shares[source] for source in node.sources)) & ring_mask(ring_bits)
+class _Shares:
+    """One party's shares of a network's values, uint64[B, *shape]; each is dropped after its last use."""
 
+    def __init__(self, network: PublicNetwork) -> None:
+        self._nodes, self._mask = network.nodes, ring_mask(network.ring_bits)
+        self._last_use = {source: i for i, node in enumerate(network.nodes) for source in node.sources}
+        self._kept: dict[int, Words] = {}
 
-def _exactly(payload: bytes, expected: int) -> bytes:
-    """A payload of a known size; raises PeerFailed."""
-    if len(payload) != expected:
-        raise PeerFailed(f"hybrid inference: {len(payload)} bytes came instead of {expected}")
-    return payload
+    def known(self, position: int) -> bool:
+        """Whether the sources of a node are here."""
+        return all(source in self._kept for source in self._nodes[position].sources)
+
+    def of(self, position: int) -> list[Words]:
+        """The shares of a node's sources; the last user takes them away."""
+        sources = self._nodes[position].sources
+        found = [self._kept[source] for source in sources]
+        for source in sources:
+            if self._last_use[source] == position:
+                self._kept.pop(source, None)
+        return found
+
+    def put(self, position: int, share: Words) -> None:
+        """Keep a node's share if another node uses it, or it is the result."""
+        if position in self._last_use or position == len(self._nodes) - 1:
+            self._kept[position] = share
+
+    def put_local(self, position: int, node: Local) -> None:
+        """Compute a layer without weights on its sources' shares."""
+        self.put(position, apply_local(node, *self.of(position)) & self._mask)
+
+    @property
+    def last(self) -> Words:
+        """The share of the logits."""
+        return self._kept[len(self._nodes) - 1]

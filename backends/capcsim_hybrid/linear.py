@@ -10,7 +10,7 @@ Encryption errors, masks and floods come from the operating system's generator, 
 """
 
 from collections.abc import Iterator, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from typing import Any
 
 import numpy as np
@@ -85,7 +85,7 @@ class EncodedWeights:
     """A layer's weights in transformed form: uint64[out_blocks, in_blocks, L, N / images]."""
 
     layout: Layout
-    transforms: Words
+    transforms: Words = field(repr=False)
 
 
 def encode_weights(context: Context, layout: Layout, weight: NDArray[np.int64]) -> EncodedWeights:

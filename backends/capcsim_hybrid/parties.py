@@ -13,11 +13,12 @@ from capcsim.crypto.programs import Steps
 from capcsim.crypto.voting import argmax_programs
 from capcsim.crypto.yao import set_up_evaluator, set_up_garbler
 from capcsim.fixed_point import compile_model
-from capcsim_hybrid.inference import infer_answerer, infer_querier, set_up_answerer, set_up_querier
+from capcsim_hybrid.inference import infer_answerer, infer_querier
 from capcsim_hybrid.linear import SecretKeys
 from capcsim_hybrid.model import HybridModel
 from capcsim_hybrid.parameters import context
 from capcsim_hybrid.plan import Plan
+from capcsim_hybrid.sessions import set_up_answerer, set_up_querier
 
 POOL_BYTES = 1 << 30
 

@@ -1,12 +1,13 @@
 """What both sides of a pair know before they begin: the public network, the parameters, and how layers are packed."""
 
-import json
+import struct
 from collections.abc import Iterator
 from dataclasses import dataclass
 from functools import lru_cache
 from math import prod
 from typing import Any, TypeAlias
 
+from capcsim.crypto.channels import MOST_PAYLOAD_BYTES
 from capcsim.crypto.interpreters import TABLE_BYTES
 from capcsim.errors import InputError, PeerFailed, UnsupportedModel
 from capcsim.fixed_point.layers import LOCAL, NONLINEAR, WEIGHTED, Conv2d, Linear, Nonlinear
@@ -21,6 +22,8 @@ MOST_LAYER_BYTES = 512 << 20
 """Transformed weights of one layer; a batch is packed less densely rather than pass this."""
 MOST_BATCH = 4096
 """The largest batch that layouts are chosen for."""
+_HEAD = struct.Struct("<IB")
+"""The polynomial degree, and which of its level's prime chains."""
 
 Weighted: TypeAlias = Linear | Conv2d
 
@@ -66,7 +69,12 @@ class Plan:
         if one > room_bytes:
             why = f"one query needs {one} bytes between the phases, and {room_bytes} are left of the pool"
             raise InputError(f"{why}; raise pool_bytes, or take order = 'online'")
-        return min(MOST_BATCH, room_bytes // one)
+        return min(self.most_batch, room_bytes // one)
+
+    @property
+    def most_batch(self) -> int:
+        """Queries that may run together: what the layouts are chosen for, and one message carries."""
+        return max(1, min(MOST_BATCH, MOST_PAYLOAD_BYTES // (8 * prod(self.network.input_shape))))
 
     def weight_bytes(self, batch: int) -> int:
         """Memory of the transformed weights for a batch of this size."""
@@ -78,23 +86,23 @@ class Plan:
 
     def to_bytes(self) -> bytes:
         """What the answering party tells first."""
-        head = {"degree": self.parameters.degree, "prime_bits": self.parameters.prime_bits}
-        return json.dumps(head).encode() + b"\n" + self.network.to_bytes()
+        degree = self.parameters.degree
+        choice = parameters.LEVELS[degree].index(self.parameters.prime_bits)
+        return _HEAD.pack(degree, choice) + self.network.to_bytes()
 
     @classmethod
     def from_bytes(cls, payload: bytes) -> "Plan":
         """What a peer told; raises PeerFailed for anything unsound."""
-        head, _, rest = payload.partition(b"\n")
+        head, rest = payload[: _HEAD.size], payload[_HEAD.size :]
         try:
+            degree, choice = _HEAD.unpack(head)
             network = PublicNetwork.from_bytes(rest)
             _check_order(network)
-            fields = json.loads(head)
-            degree, prime_bits = int(fields["degree"]), tuple(map(int, fields["prime_bits"]))
-        except (InputError, UnsupportedModel, ValueError, KeyError, TypeError) as error:
+            plan = cls(network, Parameters(degree, parameters.LEVELS[degree][choice], network.ring_bits))
+            plan.layouts(1)
+        except (InputError, UnsupportedModel, LookupError, struct.error) as error:
             raise PeerFailed(f"the answering party sent no plan of a model: {error}") from None
-        if prime_bits not in parameters.LEVELS.get(degree, ()):
-            raise PeerFailed(f"the answering party proposes N = {degree} with primes {prime_bits}: not one of ours")
-        return cls(network, Parameters(degree, prime_bits, network.ring_bits))
+        return plan
 
 
 def weighted(network: PublicNetwork) -> Iterator[tuple[int, Weighted]]:

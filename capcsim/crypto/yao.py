@@ -143,7 +143,7 @@ def set_up_garbler(hash_: Hash = Hash.LANES) -> Steps:
 def set_up_evaluator(hash_: Hash = Hash.LANES) -> Steps:
     """The other side of `set_up_garbler`."""
     pairs = yield from base_ot_sender(COLUMNS)
-    keys = GateKeys.from_bytes((yield Recv()))
+    keys = GateKeys.from_bytes(_sized((yield Recv()), SEED_BYTES))
     return EvaluatorSession(keys, hash_, CotReceiver(pairs))
 
 

@@ -4,6 +4,7 @@ from collections.abc import Sequence
 from math import prod
 
 from capcsim.fixed_point.layers import (
+    NONLINEAR,
     Add,
     Conv2d,
     Input,
@@ -23,8 +24,14 @@ MAX_VALUES = 1 << 24
 """The most elements of one value, for one query."""
 MAX_WEIGHTS = 1 << 26
 """The most weights of one layer, and the most values in all windows of one layer, for one query."""
+MAX_TOTAL = 1 << 27
+"""The same over all layers of a network."""
 MAX_SIZE = 1 << 12
 """The largest kernel, stride or padding."""
+MAX_POOLED = 1 << 8
+"""The most values of which one circuit takes the largest."""
+MAX_CIRCUITS = 32
+"""The most different nonlinear layers."""
 MAX_TREE_DEPTH = 12
 
 
@@ -37,6 +44,10 @@ def check_nodes(nodes: Sequence[Node], ring_bits: int) -> None:
             _check_node(position, nodes, ring_bits)
         except ValueError as error:
             raise ValueError(f"node {position}: {error}") from None
+    total = sum(prod(node.shape) + _work(node) for node in nodes)
+    _require(total <= MAX_TOTAL, f"{total} values and weights, where {MAX_TOTAL} are allowed")
+    circuits = {_circuit(node) for node in nodes if isinstance(node, NONLINEAR)}
+    _require(len(circuits) <= MAX_CIRCUITS, f"{len(circuits)} different nonlinear layers, more than {MAX_CIRCUITS}")
     _require(len(nodes[-1].shape) == 1, "the last node does not give one row of logits per query")
     _require(nodes[-1].shape[0] >= 2, "fewer than two classes")
 
@@ -71,6 +82,7 @@ def _check_parameters(node: Node, ring_bits: int) -> None:
             _require(0 <= node.drop_bits <= ring_bits - 2, f"drops {node.drop_bits} bits mod 2^{ring_bits}")
             if node.pool:
                 _check_window(node.pool)
+                _require(prod(node.pool.kernel) <= MAX_POOLED, f"pools more than {MAX_POOLED} values")
                 _require(isinstance(node, Relu) or node.pool.padding == (0, 0), "pads a max pool without a ReLU")
         case TreePaths():
             _require(1 <= node.depth <= MAX_TREE_DEPTH, f"has depth {node.depth}")
@@ -84,6 +96,17 @@ def _check_window(window: Pool | SumPool | Conv2d) -> None:
     limits = (MAX_SIZE, MAX_SIZE) if isinstance(window, Conv2d) else tuple(size // 2 for size in window.kernel)
     fits = all(0 <= n <= limit for n, limit in zip(window.padding, limits, strict=True))
     _require(fits, "a padding out of range; a pool's is at most half its kernel")
+
+
+def _circuit(node: Node) -> tuple[object, ...]:
+    """What a circuit is built from."""
+    match node:
+        case Relu() | Truncate():
+            return node.kind, node.pool and node.pool.kernel, node.drop_bits
+        case TreePaths():
+            return node.kind, node.depth
+        case _:
+            return (node.kind,)
 
 
 def _arity(node: Node) -> int:

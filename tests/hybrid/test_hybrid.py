@@ -1,5 +1,6 @@
 """The backend as a whole: exact on every architecture, single use, bounded, clear about bad input."""
 
+import contextlib
 import os
 import signal
 from collections.abc import Iterator
@@ -20,7 +21,10 @@ from capcsim.crypto.programs import Steps
 from capcsim.crypto.shares import reconstruct
 from capcsim.errors import InputError, PeerFailed, UnsupportedModel
 from capcsim.learning.models import build_model, usual_input_shape
-from capcsim_hybrid import HybridBackend, linear
+from capcsim_hybrid import HybridBackend, inference, linear
+from capcsim_hybrid.packing import arrange_weights
+from capcsim_hybrid.parameters import margin_bits
+from capcsim_hybrid.plan import weighted
 from capcsim_hybrid.seal_memory import PublicInterface
 
 PAIR = (Role.QUERIER, Role.ANSWERER)
@@ -173,29 +177,45 @@ def test_a_batch_beyond_the_pool_runs_in_parts() -> None:
     prepared = backend.prepare(model, seed=0)
     session, _ = backend.open(0, prepared)
     backend.prepare_ahead(session, 3)
-    with pytest.raises(InputError, match="2 queries do not fit the offline pool: 1 to 1 do; raise pool_bytes"):
+    with pytest.raises(InputError, match="2 queries do not fit the offline pool: 1 to 1 do now; raise pool_bytes"):
         backend.prepare_ahead(session, 2)
     x = inputs((6,), 14)
     shares, _ = backend.infer(session, x)
     assert np.array_equal(reconstruct(shares.values, shares.ring_bits), backend.reference(prepared, x))
 
 
-def test_a_model_too_large_for_the_pool_says_so_and_harms_nothing() -> None:
-    backend = here(pool_bytes=1000)
-    prepared = backend.prepare(mlp(), seed=0)
-    session, _ = backend.open(0, prepared)
-    for _ in range(2):
-        with pytest.raises(InputError, match="raise pool_bytes, or take order = 'online'"):
-            backend.infer(session, inputs((6,), 1))
+@pytest.mark.parametrize("processes", [False, True])
+def test_what_does_not_fit_the_pool_is_refused_and_harms_nothing(processes: bool) -> None:
+    model = mlp()
+    room = here().prepare(model, seed=0).private.plan.ahead_bytes(8)
+    backend = HybridBackend(pool_bytes=room, processes=processes)
+    try:
+        prepared = backend.prepare(model, seed=0)
+        session, _ = backend.open(0, prepared)
+        with pytest.raises(InputError, match="1000 queries do not fit the offline pool: 1 to 8 do now"):
+            backend.prepare_ahead(session, 1000)
+        backend.prepare_ahead(session, 8)
+        for _ in range(2):  # eight lie ready for one call, and fill the pool
+            with pytest.raises(InputError, match="left of the pool; raise pool_bytes, or take order = 'online'"):
+                backend.infer(session, inputs((6,), 3))
+        x = inputs((6,), 8)
+        shares, _ = backend.infer(session, x)
+        assert np.array_equal(reconstruct(shares.values, shares.ring_bits), backend.reference(prepared, x))
+    finally:
+        backend.close()
 
 
-def test_the_online_order_has_no_phase_ahead() -> None:
-    backend = here(order="online")
-    session, _ = backend.open(0, backend.prepare(mlp(), seed=0))
-    _, transcript = backend.infer(session, inputs((6,), 1))
-    assert {node.phase for node in transcript} == {Phase.ONLINE}
-    with pytest.raises(InputError, match="order = 'online' has no phase ahead"):
-        backend.prepare_ahead(session, 1)
+@pytest.mark.parametrize("processes", [False, True])
+def test_the_online_order_has_no_phase_ahead(processes: bool) -> None:
+    backend = HybridBackend(order="online", processes=processes)
+    try:
+        session, _ = backend.open(0, backend.prepare(mlp(), seed=0))
+        with pytest.raises(InputError, match="order = 'online' has no phase ahead"):
+            backend.prepare_ahead(session, 1)
+        _, transcript = backend.infer(session, inputs((6,), 1))
+        assert {node.phase for node in transcript} == {Phase.ONLINE}
+    finally:
+        backend.close()
 
 
 def test_the_online_phase_takes_one_round_trip_a_circuit() -> None:
@@ -296,35 +316,51 @@ class Cut(Exception):
     pass
 
 
+def cut_after(messages: int | None, seen: list[int]) -> Any:
+    """A tap that counts messages and raises after so many."""
+
+    def tap(*_: Any) -> None:
+        seen.append(1)
+        if messages is not None and len(seen) == messages:
+            raise Cut
+
+    return tap
+
+
+@pytest.mark.parametrize("processes", [False, True])
 @pytest.mark.parametrize("order", ["ahead", "online"])
-def test_an_abort_at_any_message_leaves_nothing_to_use_again(order: str) -> None:
-    backend = here(order=order)
+def test_an_abort_at_any_message_leaves_nothing_to_use_again(order: str, processes: bool) -> None:
+    backend = HybridBackend(order=order, processes=processes)
     prepared = backend.prepare(mlp(), seed=0)
-    session, _ = backend.open(0, prepared)
-    _, messages = conversation(backend, session, inputs((6,), 2))
-    for after in range(1, len(messages)):
+
+    def attempt(after: int | None) -> tuple[Any, int]:
+        """Part of it lies ready, part is made; cut after so many messages."""
+        seen: list[int] = []
         session, _ = backend.open(0, prepared)
         if order == "ahead":
-            backend.tap = None
             backend.prepare_ahead(session, 1)
-        sent = 0
-
-        def tap(*_: Any, after: int = after) -> None:
-            nonlocal sent
-            sent += 1
-            if sent == after:
-                raise Cut
-
-        backend.tap = tap
-        with pytest.raises(Cut):
+        backend.tap = cut_after(after, seen)
+        try:
             backend.infer(session, inputs((6,), 3))
-        backend.tap = None
-        with pytest.raises(PeerFailed, match=r"aborted .*; set up a new one"):
-            backend.infer(session, inputs((6,), 1))
+        except Cut:
+            pass
+        finally:
+            backend.tap = None
+        return session, len(seen)
+
+    try:
+        _, total = attempt(None)
+        assert total > 8
+        for after in range(1, total) if not processes else (1, 2, total // 2, total - 1):
+            session, _ = attempt(after)
+            with pytest.raises(PeerFailed, match=r"aborted .*; set up a new one"):
+                backend.infer(session, inputs((6,), 1))
+    finally:
+        backend.close()
 
 
-def test_no_material_is_used_by_two_calls(monkeypatch: pytest.MonkeyPatch) -> None:
-    """The two sides' masks, labels and floods, over several calls and a cut: no value comes twice."""
+def test_no_mask_is_drawn_twice(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Over several calls, one of them cut: every input mask, activation mask, reply mask and flood is new."""
     backend, drawn = here(), []
     draw = linear.uniform
 
@@ -334,12 +370,61 @@ def test_no_material_is_used_by_two_calls(monkeypatch: pytest.MonkeyPatch) -> No
 
     monkeypatch.setattr("capcsim_hybrid.linear.uniform", recorded)
     monkeypatch.setattr("capcsim_hybrid.inference.uniform", recorded)
-    session, _ = backend.open(0, backend.prepare(mlp(0, (64, 40, 4)), seed=0))
-    for _ in range(3):
-        backend.infer(session, inputs((64,), 2))
+    prepared = backend.prepare(mlp(0, (64, 40, 4)), seed=0)
+    for after in (None, 6, None):
+        session, _ = backend.open(0, prepared)
+        backend.tap = cut_after(after, [])
+        with contextlib.suppress(Cut):
+            backend.infer(session, inputs((64,), 2))
+        backend.tap = None
     large = [values.tobytes()[:64] for values in drawn if values.size >= 8]
-    assert len(large) >= 18
+    assert len(large) >= 14
     assert len(set(large)) == len(large)
+    assert all(values.any() for values in drawn)
+
+
+@pytest.mark.parametrize("order", ["ahead", "online"])
+def test_the_answering_party_gets_uniform_shares_of_activations(monkeypatch: pytest.MonkeyPatch, order: str) -> None:
+    """What comes out of every circuit, of many queries of one image: uniform, and never the activation."""
+    outputs = []
+    convert = inference.output_share
+
+    def recorded(node: Any, batch: int, bits: Any) -> Any:
+        outputs.append(convert(node, batch, bits))
+        return outputs[-1]
+
+    monkeypatch.setattr(inference, "output_share", recorded)
+    backend = here(order=order)
+    prepared = backend.prepare(mlp(0, (8, 16, 16, 4)), seed=0)
+    session, _ = backend.open(0, prepared)
+    backend.infer(session, np.ones((400, 8), np.float32))
+    assert len(outputs) == 2
+    for shares in outputs:
+        low = (shares & np.uint64((1 << 32) - 1)).astype(np.uint32)
+        assert uniform_p(low.tobytes()) > 1e-6
+        assert np.mean(shares < 1 << 16) < 1e-3  # activations are below 2^16
+        assert len(np.unique(shares[:, 0])) == len(shares)
+
+
+@pytest.mark.parametrize(
+    ("kind", "width"), [("cryptonet-relu", 1.0), ("lenet", 0.5), ("vgg-5", 0.1), ("resnet-8", 0.1)]
+)
+@pytest.mark.parametrize("security", [8192, 16384])
+def test_the_margin_holds_for_every_layout_that_a_batch_gets(kind: Any, width: float, security: int) -> None:
+    """The reported margin is the smallest over all batches, and what their actual layouts give."""
+    shape = usual_input_shape(kind)
+    model = build_model(kind, shape, 10, (), seed=2, width=width).eval()
+    private = here(security=security).prepare(model, seed=0).private
+    kernels = {
+        i: arrange_weights(node, private.network.weights[i].weight) for i, node in weighted(private.plan.network)
+    }
+    found = []
+    for batch in (*range(1, 18), 31, 33, 100, 257, 1025, 2049, 4096):
+        layouts = private.plan.layouts(batch)
+        noises = [noise for i, kernel in kernels.items() for noise in linear.noises(layouts[i], kernel)]
+        found.append(margin_bits(private.plan.parameters, noises))
+    assert min(found) == pytest.approx(private.margin_bits)
+    assert private.margin_bits >= 40
 
 
 # Bad input.

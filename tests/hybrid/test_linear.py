@@ -248,6 +248,92 @@ def test_the_noise_of_a_reply_is_flooded(monkeypatch: pytest.MonkeyPatch, seed: 
     assert measured >= margin_bits(parameters, made.noises) - 1
 
 
+def signed_numbers(chosen: Any, residues: Any) -> list[int]:
+    """Residues uint64[L, N] as numbers in [-q/2, q/2), by the Chinese remainder theorem."""
+    primes = [int(prime) for prime in chosen.primes[:, 0]]
+    q = int(np.prod([1, *primes], dtype=object))
+    parts = [q // p * pow(q // p, -1, p) for p in primes]
+    numbers = [sum(int(r) * part for r, part in zip(column, parts, strict=True)) % q for column in residues.T]
+    return [number - q if number >= q // 2 else number for number in numbers]
+
+
+@pytest.mark.parametrize("bits", [24, 41])
+def test_every_coefficient_gets_a_flood_of_its_own(monkeypatch: pytest.MonkeyPatch, bits: int) -> None:
+    """Uniform on [-F, F), on all coefficients, new for each reply."""
+    made = pair(DENSE, (400,), 1, bits=bits)
+    flood, added = linear.add_flood, []
+
+    def watched(chosen: Any, residues: Any) -> None:
+        before = residues.copy()
+        flood(chosen, residues)
+        primes = chosen.primes[:, :1]
+        added.append(signed_numbers(chosen, (residues + (primes - before)) % primes))
+
+    monkeypatch.setattr(linear, "add_flood", watched)
+    for _ in range(2):
+        run(made, uniform((1, 400), bits))
+    top = 1 << made.keys.context.parameters.flood_bits
+    everything = [number for numbers in added for number in numbers]
+    assert len(set(everything)) == len(everything) == 8192 * len(added)
+    for numbers in added:
+        assert all(-top <= number < top for number in numbers)
+        for quarter in range(4):
+            part = np.array(numbers[quarter * 2048 : (quarter + 1) * 2048], object)
+            assert sum(abs(part) > top // 2) in range(850, 1200)  # half of them, give or take eight deviations
+            assert sum(part > 0) in range(850, 1200)
+    shifted = np.array([(number + top) >> (made.keys.context.parameters.flood_bits - 7) for number in everything])
+    assert chisquare(np.bincount(shifted.astype(np.int64), minlength=256)).pvalue > 1e-6
+    low = np.array([number & 255 for number in everything])
+    assert chisquare(np.bincount(low, minlength=256)).pvalue > 1e-6
+
+
+@pytest.mark.parametrize("degree", [8192, 16384, 32768])
+@pytest.mark.parametrize("bits", [24, 37, 41, 46])
+@pytest.mark.parametrize("end", ["lowest", "highest"])
+def test_a_flood_at_either_end_on_all_coefficients_still_decrypts(
+    monkeypatch: pytest.MonkeyPatch, degree: int, bits: int, end: str
+) -> None:
+    made = pair(DENSE, (400,), 1, degree, bits)
+    top = 1 << made.keys.context.parameters.flood_bits
+    value = -top if end == "lowest" else top - 1
+
+    def worst(chosen: Any, residues: Any) -> None:
+        for row, prime in zip(residues, chosen.primes[:, 0], strict=True):
+            row[:] = (row + np.uint64(value % int(prime))) % prime
+
+    monkeypatch.setattr(linear, "add_flood", worst)
+    x = uniform((1, 400), bits)
+    ours, theirs, _ = run(made, x)
+    assert np.array_equal((ours + theirs) & ring_mask(bits), product(made, x, bits))
+
+
+def test_no_two_encryptions_of_zero_are_the_same() -> None:
+    """One used twice would cancel in the difference of two replies, and leave the weights."""
+    key = pair(DENSE, (400,), 1).key
+    first, second, third = (memory.read(key.encrypt_zero()) for _ in range(3))
+    for a, b in ((first, second), (second, third), (first, third)):
+        assert (a == b).mean() < 1e-3
+
+
+def test_replies_use_an_encryption_of_zero_each(monkeypatch: pytest.MonkeyPatch) -> None:
+    """The second polynomials of two replies differ by more than uploads and weights explain."""
+    made = pair(DENSE, (400,), 1)
+    chosen, zeros = made.keys.context, []
+    encrypt = PublicKey.encrypt_zero
+
+    def recorded(key: PublicKey) -> Any:
+        cipher = encrypt(key)
+        zeros.append(memory.read(cipher).reshape(2, -1)[1].tobytes())
+        return cipher
+
+    monkeypatch.setattr(PublicKey, "encrypt_zero", recorded)
+    for _ in range(3):
+        run(made, uniform((1, 400), 37))
+    assert len(zeros) == 3 * made.layout.out_blocks
+    assert len(set(zeros)) == len(zeros)
+    assert chosen.parameters.degree == 8192
+
+
 def guesses_right(made: Pair, guess: Any, messages: list[tuple[Role, bytes]]) -> bool:
     """The querying party's attack: multiply its own uploads with guessed weights and compare c1 with the reply's."""
     chosen = made.keys.context
