@@ -13,7 +13,7 @@ from collections.abc import Callable
 from dataclasses import dataclass
 from pathlib import Path
 from statistics import median
-from typing import Any
+from typing import Any, get_args
 
 import numpy as np
 import torch
@@ -24,7 +24,9 @@ from capcsim.backend import VOTE_RING_BITS, ReleaseNoise
 from capcsim.costs.cache import host, versions
 from capcsim.costs.transcripts import rounds, sent_bytes
 from capcsim.crypto.shares import reconstruct
+from capcsim.errors import CapcsimError
 from capcsim.learning.models import build_model, usual_input_shape
+from capcsim.scenario import ModelKind
 from capcsim_hybrid import HybridBackend
 from capcsim_plaintext import PlaintextBackend
 
@@ -192,14 +194,19 @@ def show(found: dict[str, Any]) -> None:
 
 def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__)
-    parser.add_argument("--model", default="cryptonet-relu")
+    parser.add_argument("--model", default="cryptonet-relu", choices=get_args(ModelKind))
     parser.add_argument("--batch", type=int, default=1)
     parser.add_argument("--repeats", type=int, default=7)
     parser.add_argument("--levels", default="8192,16384,32768", help="security levels, as polynomial degrees")
     parser.add_argument("--json", action="store_true", help="print one JSON object")
     arguments = parser.parse_args()
-    levels = [int(level) for level in arguments.levels.split(",")]
-    found = measure(arguments.model, arguments.batch, arguments.repeats, levels)
+    if arguments.batch < 1 or arguments.repeats < 1:
+        parser.error("--batch and --repeats must be at least 1")
+    try:
+        levels = [int(level) for level in arguments.levels.split(",")]
+        found = measure(arguments.model, arguments.batch, arguments.repeats, levels)
+    except (CapcsimError, ValueError) as error:
+        parser.error(str(error))
     if arguments.json:
         print(json.dumps(found, indent=2))
     else:

@@ -278,17 +278,21 @@ def _show_profile(found: dict[str, Any]) -> None:
     from capcsim.report.tables import new_table, seconds, size
 
     table = new_table(f"{found['backend']}, {found['model']}, batch {found['batch']}; security: {found['security']}")
-    for column in ("step", "wall", "rounds", "CPU", "bytes"):
-        table.add_column(column, justify="right" if column in ("wall", "rounds") else "left", no_wrap=True)
+    for column in ("step", "wall", "online", "rounds", "CPU", "bytes"):
+        table.add_column(column, justify="right" if column in ("wall", "online", "rounds") else "left", no_wrap=True)
     for name, row in {"setup": found["setup"], **found["steps"], "total": found["total"]}.items():
         cpu = "\n".join(f"{role} {seconds(value)}" for role, value in row["cpu_s"].items())
         sent = "\n".join(f"{direction} {size(value)}" for direction, value in row["bytes"].items())
-        table.add_row(name, seconds(row["wall_s"]), str(row["rounds"]), cpu, sent)
+        online = row["phases"].get("online")
+        online_s = seconds(online["wall_s"]) if online else ""
+        table.add_row(name, seconds(row["wall_s"]), online_s, str(row["rounds"]), cpu, sent)
     out.print(table)
+    out.print("wall: both roles, offline and online; total: all steps but the set-up", highlight=False)
     out.print(f"argmax: {found['argmax']}; release: {found['release']}", highlight=False)
     out.print(f"agreement with the integer reference: {found['agreement']:.4f}", highlight=False)
     for name, value in found["details"].items():
-        out.print(f"{name}: {value}", markup=False, highlight=False)
+        shown = size(value) if name.endswith(("_bytes", "_bytes_per_query")) and isinstance(value, int) else value
+        out.print(f"{name}: {shown}", markup=False, highlight=False)
 
 
 def _print_json(value: Any) -> None:

@@ -86,7 +86,9 @@ def _check_options(name: str, backend: type[Backend], options: Mapping[str, obje
     taken = [key for key in inspect.signature(backend).parameters if key not in ("args", "kwargs")]
     for key in options:
         if key not in taken:
-            raise InputError(f"backend {name!r} has no option {key!r}; it takes {', '.join(taken) or 'none'}")
+            raise InputError(
+                f"backend {name!r} has no option {key!r}; it takes {', '.join(taken) or 'none'}; leave it out"
+            )
 
 
 def missing_requirements(package: str = "capcsim") -> tuple[str, ...]:

@@ -40,6 +40,7 @@ from capcsim.crypto.runners import Far, LocalRunner, ProcessRunner, Runner
 from capcsim.crypto.voting import YAO, Voting, VotingSession, argmax_programs, release_programs
 from capcsim.errors import InputError
 from capcsim.fixed_point import LAYERS, compile_model, encode
+from capcsim_hybrid.options import POOL_BYTES, check_options
 
 if TYPE_CHECKING:
     from capcsim_hybrid.linear import SecretKeys
@@ -99,18 +100,12 @@ class HybridBackend(Voting):
         *,
         security: int = 8192,
         order: str = "ahead",
-        pool_bytes: int = 1 << 30,
+        pool_bytes: int = POOL_BYTES,
         processes: bool | None = None,
     ) -> None:
-        from capcsim_hybrid.parameters import LEVELS
-        from capcsim_hybrid.sessions import ORDERS
-
-        if security not in LEVELS:
-            raise InputError(f"security = {security}: choose one of {', '.join(map(str, LEVELS))}")
-        if order not in ORDERS:
-            raise InputError(f"order = {order!r}: choose one of {', '.join(ORDERS)}")
-        if pool_bytes <= 0:
-            raise InputError(f"pool_bytes = {pool_bytes}: must be positive")
+        check_options(security, order, pool_bytes)
+        if processes not in (None, True, False):
+            raise InputError(f"processes = {processes!r}: true, false, or leave it out")
         self._security, self._order, self._pool_bytes = security, order, pool_bytes
         apart = (os.cpu_count() or 1) > 1 if processes is None else processes
         self.runner: Runner = ProcessRunner("answering party") if apart else LocalRunner()
@@ -118,12 +113,17 @@ class HybridBackend(Voting):
         self._placed: WeakKeyDictionary[HybridModel, Far] = WeakKeyDictionary()
 
     def prepare(self, model: Any, *, seed: int) -> Prepared:  # noqa: ARG002 (nothing here is random)
-        """Compile to integer layers and choose parameters that hide the weights; raises UnsupportedModel."""
+        """Compile to integer layers and choose parameters that hide the weights; raises UnsupportedModel.
+
+        Raises InputError when one query alone would not fit the pool.
+        """
         from capcsim_hybrid.model import HybridModel
         from capcsim_hybrid.plan import Plan
 
         network = compile_model(model)
         plan, margin_bits = Plan.of(network, self._security)
+        if self._order == "ahead":
+            plan.most_queries(self._pool_bytes)
         return Prepared(network.public, HybridModel(network, plan, margin_bits))
 
     def reference(self, prepared: Prepared, x: NDArray[np.float32]) -> NDArray[np.int64]:
@@ -142,6 +142,8 @@ class HybridBackend(Voting):
             return HybridSession(voting, None, None, inf), transcript
         from capcsim_hybrid.sessions import set_up_answerer, set_up_querier
 
+        if not isinstance(prepared, Prepared) or not hasattr(prepared.private, "plan"):
+            raise InputError(f"open takes what this backend's prepare returned, not a {type(prepared).__name__}")
         voting, base = self.open_voting(Role.ANSWERER)
         keys, seconds = self._keys_of(querier, prepared.private.plan.parameters)
         (near, far), exchange = self.runner.run(
@@ -161,6 +163,8 @@ class HybridBackend(Voting):
         from capcsim_hybrid.inference import fill_answerer, fill_querier
 
         near, far = session.sides()
+        if type(queries) is not int or queries < 1:
+            raise InputError(f"{queries!r} queries: give a positive whole number")
         (serial, _), transcript = self.runner.run(
             PAIR,
             (fill_querier, (near, queries)),
@@ -204,7 +208,8 @@ class HybridBackend(Voting):
             "pool_bytes": self._pool_bytes,
             "ahead_bytes_per_query": plan.ahead_bytes(1),
             "ready_queries": near.pool.queries,
-            "ready_bytes": {"querier": near.pool.stored_bytes, "answerer": plan.ahead_bytes(near.pool.queries)},
+            "ready_querier_bytes": near.pool.stored_bytes,
+            "ready_answerer_bytes": plan.ahead_bytes(near.pool.queries),
             "encoded_weight_bytes": plan.weight_bytes(queries),
         }
 

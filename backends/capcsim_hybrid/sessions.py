@@ -15,12 +15,12 @@ from capcsim.crypto.yao import EvaluatorSession, Garbled, GarblerSession, Receiv
 from capcsim.errors import PeerFailed
 from capcsim_hybrid.linear import PublicKey, SecretKeys
 from capcsim_hybrid.model import HybridModel
+from capcsim_hybrid.options import ORDERS
 from capcsim_hybrid.parameters import Parameters, context
 from capcsim_hybrid.plan import Plan
 from capcsim_hybrid.pool import Pool
 
 Words = NDArray[np.uint64]
-ORDERS = ("ahead", "online")
 _SETTINGS = struct.Struct("<BQ")
 """The order, and how much the answering party keeps between the phases."""
 _MOST_PLAN_BYTES = 1 << 24

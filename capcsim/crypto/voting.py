@@ -82,7 +82,10 @@ class Voting:
         return VotingSession(session, theirs), transcript
 
     def argmax(self, session: HasVoting, logits: Shares) -> tuple[Shares, Transcript]:
-        """Step 1c: shares mod 2^32 of the one-hot argmax; the lowest index wins a tie."""
+        """Step 1c: shares mod 2^32 of the one-hot argmax; the lowest index wins a tie. Raises InputError."""
+        values = getattr(logits, "values", None)
+        if not isinstance(values, np.ndarray) or values.ndim != 3 or len(values) != 2 or values.dtype != np.uint64:
+            raise InputError("argmax takes the Shares that infer returned: values uint64[2, B, C]")
         querier, answerer = argmax_programs()
         outputs, transcript = self.runner.run(
             _seats(Role.ANSWERER),

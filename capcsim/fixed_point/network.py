@@ -131,6 +131,9 @@ def encode(x: NDArray[np.float32], public: PublicNetwork) -> NDArray[np.int32]:
 
 
 def _scaled(x: NDArray[np.float32], public: PublicNetwork) -> Array:
+    if not isinstance(x, np.ndarray) or x.dtype.kind not in "fiu":
+        found = f"numpy array of {x.dtype}" if isinstance(x, np.ndarray) else type(x).__name__
+        raise InputError(f"inputs are a {found}; give a numpy array of float32, for a torch tensor x.numpy()")
     if x.shape[1:] != public.input_shape or len(x) == 0:
         shape = ", ".join(map(str, public.input_shape))
         raise InputError(f"inputs have shape {x.shape}; the model takes (B, {shape})")

@@ -1,12 +1,14 @@
 """The models that parties train, as torch modules that say which input shape they take."""
 
 from collections.abc import Iterator
+from typing import get_args
 
 import numpy as np
 import torch
 from numpy.typing import NDArray
 from torch import nn
 
+from capcsim.errors import ScenarioError
 from capcsim.learning.architectures import cryptonet_relu, lenet, mlp, resnet, vgg
 from capcsim.scenario import ModelKind
 
@@ -65,6 +67,8 @@ def build_model(
                 layers = vgg(kind, input_shape, classes, width, stages=3 if kind == "vgg-5" else 4)
             case "resnet-8" | "resnet-10":
                 layers = resnet(kind, input_shape, classes, width, blocks=3 if kind == "resnet-8" else 4)
+            case _:
+                raise ScenarioError("models.kinds", kind, f"choose from {', '.join(get_args(ModelKind))}")
     return Classifier(input_shape, *layers)
 
 

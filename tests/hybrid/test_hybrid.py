@@ -2,9 +2,11 @@
 
 import contextlib
 import os
+import re
 import signal
 from collections.abc import Iterator
 from itertools import pairwise
+from pathlib import Path
 from typing import Any
 
 import numpy as np
@@ -24,6 +26,7 @@ from capcsim.learning.models import build_model, usual_input_shape
 from capcsim_hybrid import HybridBackend, inference, linear
 from capcsim_hybrid.packing import arrange_weights
 from capcsim_hybrid.parameters import margin_bits
+from capcsim_hybrid.parties import querying_party
 from capcsim_hybrid.plan import weighted
 from capcsim_hybrid.seal_memory import PublicInterface
 
@@ -142,7 +145,7 @@ def test_what_lies_ready_is_used_and_leaves_only_the_online_phase() -> None:
     session, _ = backend.open(0, prepared)
     ahead = backend.prepare_ahead(session, 4)
     assert {node.phase for node in ahead} == {Phase.OFFLINE}
-    stored = backend.details(session, 4)["ready_bytes"]["answerer"]
+    stored = backend.details(session, 4)["ready_answerer_bytes"]
     assert session.far is not None
     assert stored == session.far.held.pool.stored_bytes > 0
     seen: list[int] = []
@@ -465,12 +468,56 @@ def test_an_unsupported_layer_is_named_before_any_cryptography() -> None:
     [
         ({"security": 4096}, "security = 4096: choose one of 8192, 16384, 32768"),
         ({"order": "later"}, "order = 'later': choose one of ahead, online"),
-        ({"pool_bytes": 0}, "pool_bytes = 0: must be positive"),
+        ({"security": 8192.0}, "security = 8192.0: choose one of"),
+        ({"security": "8192"}, "security = '8192': choose one of"),
+        ({"pool_bytes": 0}, "pool_bytes = 0: give a positive whole number of bytes"),
+        ({"pool_bytes": 1e9}, "pool_bytes = 1000000000.0: give a positive whole number"),
+        ({"pool_bytes": True}, "pool_bytes = True: give"),
+        ({"pool_bytes": "1GB"}, "pool_bytes = '1GB': give"),
+        ({"pool_bytes": 10**22}, "pool_bytes = 10000000000000000000000: give"),
+        ({"processes": "no"}, "processes = 'no': true, false, or leave it out"),
     ],
 )
 def test_bad_options_are_named(options: dict[str, Any], why: str) -> None:
     with pytest.raises(InputError, match=why):
         HybridBackend(**options)
+
+
+@pytest.mark.parametrize("options", [{"security": 4096}, {"order": "foo"}, {"pool_bytes": 1.5}])
+def test_the_parties_programs_check_their_options_too(options: dict[str, Any]) -> None:
+    program = querying_party(np.zeros((1, 6), np.float32), **options)
+    with pytest.raises(InputError, match=next(iter(options))):
+        next(program)
+
+
+@pytest.mark.parametrize("queries", [0, -1, 2.5, True])
+def test_a_number_of_queries_that_is_none_harms_nothing(queries: Any) -> None:
+    backend = here()
+    session, _ = backend.open(0, backend.prepare(mlp(), seed=0))
+    with pytest.raises(InputError, match="queries: give a positive whole number"):
+        backend.prepare_ahead(session, queries)
+    backend.infer(session, inputs((6,), 1))
+
+
+def test_things_of_another_type_are_named() -> None:
+    backend = here()
+    prepared = backend.prepare(mlp(), seed=0)
+    session, _ = backend.open(0, prepared)
+    for x, found in ((torch.zeros(1, 6), "Tensor"), ([[0.0] * 6], "list"), (np.zeros((1, 6), complex), "complex128")):
+        with pytest.raises(InputError, match=f"{found}; give a numpy array of float32"):
+            backend.infer(session, x)
+    with pytest.raises(InputError, match="what this backend's prepare returned, not a Sequential"):
+        backend.open(0, mlp())  # type: ignore[arg-type]
+    with pytest.raises(InputError, match="argmax takes the Shares that infer returned"):
+        backend.argmax(session, np.zeros((1, 4)))  # type: ignore[arg-type]
+    shares, _ = backend.infer(session, inputs((6,), 1))
+    backend.argmax(session, shares)
+
+
+def test_a_pool_too_small_for_one_query_is_told_before_anything_runs() -> None:
+    with pytest.raises(InputError, match="raise pool_bytes, or take order = 'online'"):
+        here(pool_bytes=1000).prepare(mlp(), seed=0)
+    here(pool_bytes=1000, order="online").prepare(mlp(), seed=0)
 
 
 def test_the_guardians_session_has_no_model() -> None:
@@ -512,3 +559,9 @@ def test_rounds_are_those_of_the_chain() -> None:
     session, _ = backend.open(0, backend.prepare(mlp(), seed=0))
     _, transcript = backend.infer(session, inputs((6,), 1))
     assert 3 <= rounds(transcript) <= 9
+
+
+def test_the_readmes_example_runs() -> None:
+    readme = (Path(__file__).parents[2] / "README.md").read_text()
+    (example,) = re.findall(r"```python\n(.*?)```", readme, re.S)
+    exec(compile(example, "README.md", "exec"), {})
