@@ -121,8 +121,8 @@ class CryptenBackend(Voting):
 
     def reference(self, prepared: Prepared, x: NDArray[np.float32]) -> NDArray[np.int64]:
         """Logits int64[B, C] of the same network in exact integers; raises InputError for a bad `x`."""
-        network: Network = prepared.private.network
-        return network.evaluate(network.encode(x))
+        model: CryptenModel = prepared.private
+        return model.network.evaluate(model.network.encode(x)) << model.plan.reference_shift_bits
 
     def saturation(self, prepared: Prepared, x: NDArray[np.float32]) -> float:
         """The share of inputs and ReLU units that the reference clamps; CrypTen's ReLU does not."""
@@ -133,8 +133,8 @@ class CryptenBackend(Voting):
         from capcsim_crypten.deviations import Deviations
 
         if prepared is None:
-            voting, transcript = self.open_voting(Role.GUARDIAN)
-            return CryptenSession(None, voting, {}, Deviations()), transcript
+            guardian, transcript = self.open_voting(Role.GUARDIAN)
+            return CryptenSession(None, guardian, {}, Deviations()), transcript
         from capcsim_crypten.party import open_pair
 
         model: CryptenModel = prepared.private
@@ -165,7 +165,7 @@ class CryptenBackend(Voting):
         words = np.stack([outputs[Role.QUERIER], outputs[Role.ANSWERER]])
         # We hold both shares, as no party does, and so can tell what went wrong between them.
         session.deviations.note(model.network, plan, model.tolerance, x, (words[0] + words[1]).view(np.int64))
-        values = (words << np.uint64(plan.logit_shift_bits)) & np.uint64((1 << plan.public.ring_bits) - 1)
+        values = (words << np.uint64(plan.crypten_shift_bits)) & np.uint64((1 << plan.public.ring_bits) - 1)
         return Shares(values, plan.public.ring_bits, plan.public.fraction_bits), transcript
 
     def argmax(self, session: CryptenSession, logits: Shares) -> tuple[Shares, Transcript]:  # type: ignore[override]

@@ -49,7 +49,7 @@ class Deviations:
         self.saturated_queries += int(saturated.sum())
         self.wrapped += int(wrapped.sum())
         self.wrapped_queries += int(wrapped.any(axis=1).sum())
-        period = 2.0 ** (plan.public.ring_bits - plan.bits[-1])
+        period = 2.0 ** (plan.public.ring_bits - plan.public.fraction_bits)
         self.mended += int((wrapped & (np.abs(error - period * np.rint(error / period)) <= limit)).sum())
         self.largest_error = max(self.largest_error, float(error[~beyond].max(initial=0.0)))
 
@@ -60,17 +60,22 @@ def logit_errors(network: Network, plan: Plan, x: NDArray[np.float32], words: ND
     return np.abs(decode(words) - reference)
 
 
-def explain(reference: NDArray[np.int64], found: NDArray[np.int64], limit: float) -> list[str]:
-    """Why each query's vote differs: "" where it does not, else "near tie" or "wrap".
+def explain(
+    reference: NDArray[np.int64], found: NDArray[np.int64], limit: float, saturated: NDArray[np.bool_] | None = None
+) -> list[str]:
+    """Why each query's vote differs: "" where it does not, else "near tie", "wrap" or "saturation".
 
-    Logits int64[B, C] in the same units as `limit`. A vote that differs although no logit is off by more than the limit
-    means that the reference's best two lie within twice the limit: anything else cannot be.
+    Logits int64[B, C] in the units of `limit`; `saturated` bool[B] are queries that the reference clamps. A vote that
+    differs although no logit is off by more than the limit means that the reference's best two lie within twice the
+    limit; "unexplained" would be an error of ours.
     """
     same = reference.argmax(axis=1) == found.argmax(axis=1)
     off = np.abs(reference - found).max(axis=1) > limit
+    clamped = np.zeros(len(same), np.bool_) if saturated is None else saturated
     ordered = np.sort(reference, axis=1)
     near = ordered[:, -1] - ordered[:, -2] <= 2 * limit
-    kinds = np.where(same, "", np.where(off, "wrap", np.where(near, "near tie", "unexplained")))
+    causes = [same, off & clamped, off, near]
+    kinds = np.select(causes, ["", "saturation", "wrap", "near tie"], "unexplained")
     return [str(kind) for kind in kinds]
 
 

@@ -56,15 +56,18 @@ class Plan:
             if not isinstance(node, KNOWN):
                 raise UnsupportedModel(str(node), "CrypTen's primitives do not evaluate trees; use hybrid or plaintext")
         bits = _fraction_bits(nodes, network.public.encoding.fraction_bits, network.public.fraction_bits)
-        if not PRECISION_BITS <= bits[-1] < RING_BITS:
-            why = f"its logits have {bits[-1]} fraction bits: the model must end with a layer with weights"
-            raise UnsupportedModel(str(nodes[-1]), why)
-        return cls(replace(network.public, ring_bits=RING_BITS), bits)
+        public = replace(network.public, ring_bits=RING_BITS, fraction_bits=max(bits[-1], PRECISION_BITS))
+        return cls(public, bits)
 
     @property
-    def logit_shift_bits(self) -> int:
-        """Logits are handed on times 2^this, so that they have the reference's fraction bits."""
-        return self.bits[-1] - PRECISION_BITS
+    def crypten_shift_bits(self) -> int:
+        """CrypTen's logits times 2^this have the public fraction bits."""
+        return self.public.fraction_bits - PRECISION_BITS
+
+    @property
+    def reference_shift_bits(self) -> int:
+        """The compiled network's logits times 2^this have the public fraction bits."""
+        return self.public.fraction_bits - self.bits[-1]
 
     def real(self, values: NDArray[np.int32] | NDArray[np.int64], node: int) -> Real:
         """A node's integers as the real numbers that they stand for."""
