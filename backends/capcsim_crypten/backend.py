@@ -58,11 +58,12 @@ CAPABILITIES: dict[Provider, Capabilities] = {
 
 @dataclass(eq=False)
 class CryptenModel:
-    """A compiled network, how it is read as real numbers, and what its logits can be off by."""
+    """A compiled network, how it is read as real numbers, what its logits can be off by, and how far off they were."""
 
     network: Network
     plan: Plan
     tolerance: float
+    deviations: Deviations
 
 
 @dataclass
@@ -75,7 +76,6 @@ class CryptenSession:
     prepared: Prepared | None
     voting: VotingSession | None
     shared: dict[Role, Far]
-    deviations: Deviations
 
     def model(self) -> CryptenModel:
         """Raises InputError for the guardian's session."""
@@ -113,11 +113,11 @@ class CryptenBackend(Voting):
 
     def prepare(self, model: Any, *, seed: int) -> Prepared:  # noqa: ARG002 (CrypTen takes no seed)
         """Compile to integer layers and read these as real numbers; raises UnsupportedModel."""
-        from capcsim_crypten.deviations import tolerance
+        from capcsim_crypten.deviations import Deviations, tolerance
 
         network = compile_model(model)
         plan = Plan.of(network)
-        return Prepared(plan.public, CryptenModel(network, plan, tolerance(network, plan)))
+        return Prepared(plan.public, CryptenModel(network, plan, tolerance(network, plan), Deviations()))
 
     def reference(self, prepared: Prepared, x: NDArray[np.float32]) -> NDArray[np.int64]:
         """Logits int64[B, C] of the same network in exact integers; raises InputError for a bad `x`."""
@@ -130,11 +130,9 @@ class CryptenBackend(Voting):
 
     def open(self, querier: int, prepared: Prepared | None) -> tuple[CryptenSession, Transcript]:  # noqa: ARG002
         """Seeds and shares of the weights; base transfers for what Yao's protocol computes."""
-        from capcsim_crypten.deviations import Deviations
-
         if prepared is None:
             guardian, transcript = self.open_voting(Role.GUARDIAN)
-            return CryptenSession(None, guardian, {}, Deviations()), transcript
+            return CryptenSession(None, guardian, {}), transcript
         from capcsim_crypten.party import open_pair
 
         model: CryptenModel = prepared.private
@@ -148,7 +146,7 @@ class CryptenBackend(Voting):
         if self._yao:
             voting, base = self.open_voting(Role.ANSWERER)
             transcript = chained(base, transcript)
-        return CryptenSession(prepared, voting, shared, Deviations()), transcript
+        return CryptenSession(prepared, voting, shared), transcript
 
     def infer(self, session: CryptenSession, x: NDArray[np.float32]) -> tuple[Shares, Transcript]:
         """Steps 1a and 1b; raises InputError for a bad `x`."""
@@ -164,7 +162,7 @@ class CryptenBackend(Voting):
         outputs, transcript = self._run(Step.INFER, calls)
         words = np.stack([outputs[Role.QUERIER], outputs[Role.ANSWERER]])
         # We hold both shares, as no party does, and so can tell what went wrong between them.
-        session.deviations.note(model.network, plan, model.tolerance, x, (words[0] + words[1]).view(np.int64))
+        model.deviations.note(model.network, plan, model.tolerance, x, (words[0] + words[1]).view(np.int64))
         values = (words << np.uint64(plan.crypten_shift_bits)) & np.uint64((1 << plan.public.ring_bits) - 1)
         return Shares(values, plan.public.ring_bits, plan.public.fraction_bits), transcript
 
@@ -183,12 +181,12 @@ class CryptenBackend(Voting):
         return Shares(words & np.uint64((1 << VOTE_RING_BITS) - 1), VOTE_RING_BITS, 0), transcript
 
     def details(self, session: CryptenSession, queries: int) -> dict[str, Any]:  # noqa: ARG002
-        """How the session's logits lay from the reference: counts, and the bound that tells a wrap from rounding."""
-        return {
-            "fraction_bits": PRECISION_BITS,
-            "tolerance": session.model().tolerance,
-            **asdict(session.deviations),
-        }
+        """How far from the reference this model's logits lay so far, in all of its sessions.
+
+        `tolerance` is what tells a truncation that wrapped from one that did not.
+        """
+        model = session.model()
+        return {"fraction_bits": PRECISION_BITS, "tolerance": model.tolerance, **asdict(model.deviations)}
 
     def close(self) -> None:
         """End the parties' processes."""
