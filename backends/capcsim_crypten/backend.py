@@ -188,6 +188,10 @@ class CryptenBackend(Voting):
         model = session.model()
         return {"fraction_bits": PRECISION_BITS, "tolerance": model.tolerance, **asdict(model.deviations)}
 
+    def processes(self) -> dict[Role, int]:
+        """The process of each role, by its number in the operating system; none before the first session."""
+        return self._parties.processes
+
     def close(self) -> None:
         """End the parties' processes."""
         self._placed.clear()

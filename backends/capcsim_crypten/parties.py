@@ -48,6 +48,11 @@ class Parties:
 
         return RANKS if self._provider == "third-party" else RANKS[:2]
 
+    @property
+    def processes(self) -> dict[Role, int]:
+        """The process of each role, by its number in the operating system."""
+        return {role: helper.process for role, helper in self._helpers.items()}
+
     def place(self, role: Role, value: Any) -> Far:
         """Hand a value to one party's process; it stays there as long as the Far is held."""
         self._start()

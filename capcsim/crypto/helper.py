@@ -77,6 +77,11 @@ class Helper:
         self._pipe = Connection(os.dup(self._socket.fileno()))
 
     @property
+    def process(self) -> int:
+        """Its number in the operating system."""
+        return self._process.pid
+
+    @property
     def ended(self) -> bool:
         """Whether this process cannot use it any more; a forked copy must not talk on its parent's pipe."""
         return self._pipe.closed or self._owner != os.getpid() or self._process.poll() is not None

@@ -86,7 +86,7 @@ def test_a_party_killed_in_the_middle_is_named_and_all_end(victim: Role, name: s
     """In the middle of an inference, not between two."""
     backend = CryptenBackend(provider=provider)
     session, _ = backend.open(0, backend.prepare(build_model("lenet", (1, 28, 28), 10, (), seed=0).eval(), seed=0))
-    processes = {role: helper._process.pid for role, helper in backend._parties._helpers.items()}
+    processes = backend.processes()
     killed_s: list[float] = []
 
     def kill() -> None:
@@ -106,7 +106,7 @@ def test_after_a_death_sessions_have_to_be_opened_again(backend: CryptenBackend)
     model = build_model("logistic", (4,), 3, (), seed=0).eval()
     session, _ = backend.open(0, backend.prepare(model, seed=0))
     x = np.zeros((2, 4), np.float32)
-    os.kill(backend._parties._helpers[Role.ANSWERER]._process.pid, signal.SIGKILL)
+    os.kill(backend.processes()[Role.ANSWERER], signal.SIGKILL)
     time.sleep(0.1)
     with pytest.raises(PeerFailed, match="open the session again"):
         backend.infer(session, x)
