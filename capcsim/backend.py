@@ -176,10 +176,13 @@ Session: TypeAlias = Any
 
 @runtime_checkable
 class Backend(Protocol):
-    """Confidential inference between a querying and an answering party, and the two small circuits after it."""
+    """Confidential inference between a querying and an answering party, and the two small circuits after it.
+
+    A class's `capabilities` are those with its options' defaults; an instance made with others may have its own.
+    """
 
     name: ClassVar[str]
-    capabilities: ClassVar[Capabilities]
+    capabilities: Capabilities
 
     def prepare(self, model: Any, *, seed: int) -> Prepared:
         """Check a torch module or scikit-learn estimator and make it ready; raises UnsupportedModel.

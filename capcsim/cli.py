@@ -182,6 +182,49 @@ def profile(
         _show_profile(found)
 
 
+@app.command()
+def compare(
+    scenario: ScenarioName,
+    backends: Annotated[
+        str, typer.Option(help="Names with commas between; options as in crypten:provider=third-party.")
+    ],
+    networks: Annotated[
+        str, typer.Option(help="Besides the scenario's own: some of lan, wan, far, slow.")
+    ] = "lan,wan,far,slow",
+    overrides: Annotated[
+        list[str] | None,
+        typer.Option("--set", metavar="A.B=V", help="Override a key; A.B= removes it. May be repeated."),
+    ] = None,
+    seed: Annotated[int | None, typer.Option(help="Override the scenario's seed.")] = None,
+    repeats: Annotated[int, typer.Option(min=1, help="Timed runs of each step after the warm-up.")] = 5,
+    measure: Annotated[bool, typer.Option("--measure", help="Measure afresh; use no earlier transcript.")] = False,
+    workers: Annotated[int, typer.Option(min=1, help="Processes that train. Results do not depend on it.")] = 1,
+    folder: Annotated[
+        Path | None, typer.Option("-o", "--output", help="The directory for comparison.json and comparison.png.")
+    ] = None,
+    as_json: JsonFlag = False,
+) -> None:
+    """Run a scenario on several backends and networks: costs, accuracy, agreement and security side by side."""
+    from capcsim.compare import compare as compare_backends
+    from capcsim.compare import parse_choices, parse_networks
+    from capcsim.report.comparison import draw_comparison, table
+    from capcsim.scenario import load_scenario
+
+    wanted = load_scenario(scenario, overrides or (), seed=seed)
+    choices, others = parse_choices(backends), parse_networks(networks)
+    with _Stages(quiet=as_json) as stages:
+        found = compare_backends(
+            wanted, choices, others, repeats=repeats, measure=measure, workers=workers, progress=stages
+        )
+    where = folder or _new_folder(f"{Path(scenario).stem}-compare")
+    _write_comparison(where, found, draw_comparison)
+    if as_json:
+        _print_json(found)
+        return
+    out.print(table(found), highlight=False)
+    out.print(f"Figure: {where / 'comparison.png'}", markup=False, highlight=False, soft_wrap=True)
+
+
 @app.command("scenario-schema")
 def scenario_schema(as_json: JsonFlag = False) -> None:  # noqa: ARG001 (its output is JSON either way)
     """Print the JSON schema of scenarios, for editors."""
@@ -238,6 +281,15 @@ def _new_folder(name: str) -> Path:
     raise AssertionError("count does not end")
 
 
+def _write_comparison(folder: Path, found: dict[str, Any], draw: Callable[[dict[str, Any], Path], None]) -> None:
+    try:
+        folder.mkdir(parents=True, exist_ok=True)
+        (folder / "comparison.json").write_text(json.dumps(found, indent=2, allow_nan=False))
+    except OSError as error:
+        raise RecordError(f"{folder}: cannot be written: {error.strerror}; name another with -o") from None
+    draw(found, folder / "comparison.png")
+
+
 def _write_report(record: Any) -> None:
     from capcsim.report.figures import draw_figures
     from capcsim.report.page import write_page
@@ -290,6 +342,8 @@ def _show_profile(found: dict[str, Any]) -> None:
     out.print("wall: both roles, offline and online; total: all steps but the set-up", highlight=False)
     out.print(f"argmax: {found['argmax']}; release: {found['release']}", highlight=False)
     out.print(f"agreement with the integer reference: {found['agreement']:.4f}", highlight=False)
+    if found["agreement_float32"] is not None:
+        out.print(f"agreement with float32: {found['agreement_float32']:.4f}", highlight=False)
     for name, value in found["details"].items():
         shown = size(value) if name.endswith(("_bytes", "_bytes_per_query")) and isinstance(value, int) else value
         out.print(f"{name}: {shown}", markup=False, highlight=False)

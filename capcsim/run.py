@@ -33,7 +33,7 @@ from capcsim.privacy.mechanisms import GNMax, LNMax, Mechanism
 from capcsim.protocol import Collaboration, NoiseSource, RealNoise, SimulatedNoise, Voter, Votes, share_votes
 from capcsim.record import Record
 from capcsim.results import Outcome, read_votes, summarise, write_tables, write_votes
-from capcsim.scenario import Scenario
+from capcsim.scenario import Network, Scenario
 from capcsim.seeds import Seeds
 from capcsim.simulation.world import Simulated, World, batches
 
@@ -68,13 +68,13 @@ def run_scenario(
     `measure` ignores transcripts measured earlier; `workers` processes train. Raises a CapcsimError for
     anything that the user can mend.
     """
-    run = _Run(scenario, workers, progress or Silent())
+    run = Job(scenario, workers, progress or Silent())
     record = Record.start(folder, scenario, {"versions": versions()}, {"host": host()})
     if record.complete:
         return record
     with ExitStack() as stack:
         stack.enter_context(closing(run.backend))
-        ledger = stack.enter_context(closing(run.open_ledger(record)))
+        ledger = stack.enter_context(closing(run.open_ledger(record.ledger_path)))
         releases = stack.enter_context(Journal(record.releases_path))
         run.train()
         run.plan_queries()
@@ -86,7 +86,7 @@ def run_scenario(
     return record
 
 
-class _Run:
+class Job:
     """The state that the stages hand on; each stage is one method, called in the order in which they stand."""
 
     def __init__(self, scenario: Scenario, workers: int, progress: Progress) -> None:
@@ -97,6 +97,7 @@ class _Run:
         self.parts = partition(self.dataset, scenario, self.seeds)
         self.mechanism = _mechanism(scenario)
         self.accountant = Accountant(self.mechanism, scenario.privacy.delta)
+        self.models: list[Classifier] = []
         self.voters: list[Voter] = []
         self.own: list[Classifier] = []
         self.affordable = 0
@@ -104,13 +105,16 @@ class _Run:
         self.asked: list[NDArray[np.int64]] = []
         self.votes: list[Votes] = []
 
-    def open_ledger(self, record: Record) -> Ledger:
+    def open_ledger(self, path: Path) -> Ledger:
         """The guardian's book; it may hold the charges of a run that was killed."""
         privacy = self.scenario.privacy
-        return Ledger(record.ledger_path, self.accountant, privacy.epsilon, BudgetScope(privacy.budget_scope))
+        return Ledger(path, self.accountant, privacy.epsilon, BudgetScope(privacy.budget_scope))
 
-    def train(self) -> None:
-        """Every shard's model, and each querying party's own model on all that it has."""
+    def train(self, models: list[Classifier] | None = None) -> None:
+        """Every shard's model, and each querying party's own model on all that it has.
+
+        `models` are another job's, of a scenario that differs in nothing that training depends on.
+        """
         parties, virtual = self.scenario.parties, self.scenario.parties.virtual_per_party
         if virtual == 1:
             owners = list(range(parties.count))
@@ -119,7 +123,7 @@ class _Run:
             owners = [party for party in range(parties.count) for _ in range(virtual)]
             tasks = [self._task(party, shard) for party in range(parties.count) for shard in range(virtual)]
             tasks += [self._task(querier) for querier in range(parties.queriers)]
-        models = self._train(tasks, "training")
+        self.models = models = models or self._train(tasks, "training")
         for index, (party, model) in enumerate(zip(owners, models, strict=False)):
             prepared = self.backend.prepare(model, seed=self.seeds.integer("prepare", index))
             self.voters.append(Voter(index, party, prepared))
@@ -148,10 +152,16 @@ class _Run:
         self.votes = votes
 
     def measure(self, record: Record, *, fresh: bool) -> Measurements:
-        """Transcripts from real executions: of a sample or of every pair; kept in the record."""
+        """Transcripts from real executions, kept in the record."""
         stored = record.read_transcripts()
         if stored is not None:
             return self._measured_before(record, stored)
+        measured = self.execute(fresh=fresh)
+        self._keep(record, measured)
+        return measured
+
+    def execute(self, *, fresh: bool) -> Measurements:
+        """Run real pairs: a sample, or every one."""
         protocol = self.scenario.protocol
         bench = Bench(
             self.backend,
@@ -170,12 +180,13 @@ class _Run:
         bench.guardian(foreseen, self._progress.stage("measuring the guardian", 0))
         if protocol.execute == "all":
             bench.execute(pairs, self._progress.stage("executing every pair", len(pairs)))
-        self._keep(record, bench.result)
         return bench.result
 
-    def simulate(self, measured: Measurements, ledger: Ledger, releases: Journal) -> Simulated:
-        """The event-driven world; it calls back for each batch's labels."""
-        scenario = self.scenario
+    def simulate(
+        self, measured: Measurements, ledger: Ledger, releases: Journal, network: Network | None = None
+    ) -> Simulated:
+        """The event-driven world, on the scenario's network or on another; it calls back for each batch's labels."""
+        scenario = self.scenario.model_copy(update={"network": network} if network else {})
         collaboration = Collaboration(
             self.voters,
             self.votes,

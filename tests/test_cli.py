@@ -232,7 +232,7 @@ def test_backends_names_security_and_what_is_ideal(call: Call) -> None:
     assert plaintext["argmax"] == plaintext["release"] == "Yao's garbled circuits"
 
 
-@pytest.mark.parametrize("module", ["capcsim", "capcsim.cli", "capcsim_plaintext"])
+@pytest.mark.parametrize("module", ["capcsim", "capcsim.cli", "capcsim_crypten", "capcsim_plaintext"])
 def test_importing_is_light(module: str) -> None:
     heavy = "{'torch', 'numba', 'tenseal', 'crypten', 'sklearn', 'simpy', 'matplotlib', 'opendp', 'scipy'}"
     code = f"import sys, {module}; print(sorted({heavy} & set(sys.modules)))"

@@ -1,6 +1,6 @@
 """Every installed backend of ours passes the kit, and the kit notices each broken promise."""
 
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
 from dataclasses import replace
 from typing import Any
 
@@ -8,17 +8,24 @@ import numpy as np
 import pytest
 
 from capcsim import conformance, registry
-from capcsim.backend import Release, Scope, Shares
+from capcsim.backend import Backend, Release, Scope, Shares
 from capcsim.crypto.shares import share
 from capcsim_plaintext import PlaintextBackend
 
 OURS = [name for name in registry.names() if registry.status(name).package == "capcsim"]
 
 
-@pytest.mark.parametrize("name", OURS)
+@pytest.fixture(scope="module", params=OURS)
+def ours(request: pytest.FixtureRequest) -> Iterator[Backend]:
+    """One for all checks: a backend may start processes."""
+    backend = registry.load(request.param)
+    yield backend
+    backend.close()
+
+
 @pytest.mark.parametrize("check", conformance.CHECKS)
-def test_our_backends_conform(name: str, check: str) -> None:
-    conformance.CHECKS[check](registry.load(name))
+def test_our_backends_conform(ours: Backend, check: str) -> None:
+    conformance.CHECKS[check](ours)
 
 
 class WrongSecurity(PlaintextBackend):

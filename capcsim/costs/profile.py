@@ -47,35 +47,40 @@ def profile(
     *,
     batch: int,
     repeats: int,
+    inputs: NDArray[np.float32] | None = None,
     advance: Callable[[float], None] = lambda _: None,
 ) -> dict[str, Any]:
-    """The JSON object of design.md 6: medians over the repeats, after a warm-up."""
+    """The JSON object of design.md 6: medians over the repeats, after a warm-up.
+
+    `inputs` float32[N, *shape] are taken batch by batch, again from the first when they end; random ones by default.
+    """
     if batch < 1 or repeats < 1:
         raise InputError(f"--batch {batch} --repeats {repeats}: both must be at least 1")
     prepared = backend.prepare(model, seed=0)
     generator = Seeds(0).generator("profile")
-    x = generator.random((batch, *prepared.public.input_shape), np.float32)
+    if inputs is None:
+        inputs = generator.random((batch, *prepared.public.input_shape), np.float32)
     noise = ReleaseNoise(np.rint(generator.normal(0, 7, (batch, prepared.public.classes))).astype(np.int64))
-    expected = one_hot_argmax(backend.reference(prepared, x))
+    agreement = _Agreement(backend.reference(prepared, inputs), _float32_labels(model, inputs))
     runs: dict[str, list[Run]] = {"setup": [], "infer": [], "argmax": [], "release": []}
-    equal = 0
     details: dict[str, Any] = {}
     with threadpool_limits(1):
         for repeat in range(repeats + 1):
             if repeat == 1:
                 runs = {step: [] for step in runs}
-                equal = 0
+                agreement.forget()
+            rows = np.arange(repeat * batch, (repeat + 1) * batch) % len(inputs)
             session = _timed(runs["setup"], backend.open, repeat, prepared)
             watch = _Watch(backend, advance)
-            logits = _infer(runs["infer"], backend, session, x)
+            logits = _infer(runs["infer"], backend, session, inputs[rows])
             details = backend.details(session, batch) if isinstance(backend, DetailedBackend) else {}
             votes = _timed(runs["argmax"], backend.argmax, session, logits)
             guardian, _ = backend.open(repeat, None)
             _timed(runs["release"], backend.release, guardian, votes.values[0], votes.values[1], noise)
-            equal += int((reconstruct(votes.values, VOTE_RING_BITS) == expected).all(axis=1).sum())
+            agreement.note(rows, reconstruct(votes.values, VOTE_RING_BITS))
             watch.end()
     if isinstance(backend, SaturatingBackend):
-        details["saturation"] = backend.saturation(prepared, x)
+        details["saturation"] = backend.saturation(prepared, inputs)
     setup = _summary(runs.pop("setup"))
     total = [_joined([runs[step][repeat] for step in runs]) for repeat in range(repeats)]
     return {
@@ -89,10 +94,45 @@ def profile(
         "steps": {step: _summary(measured) for step, measured in runs.items()},
         "total": _summary(total, rounds_of=[sum(rounds(runs[step][0].transcript) for step in runs)]),
         "setup": setup,
-        "agreement": equal / (repeats * batch),
+        "agreement": agreement.with_reference,
+        "agreement_float32": agreement.with_float32,
         "details": details,
         "versions": versions(),
     }
+
+
+class _Agreement:
+    """How many one-hot votes are those of the reference's logits int64[N, C], and of the float32 labels int64[N]."""
+
+    def __init__(self, reference: NDArray[np.int64], labels: NDArray[np.int64] | None) -> None:
+        self._expected, self._labels = one_hot_argmax(reference), labels
+        self.forget()
+
+    def forget(self) -> None:
+        """Start anew."""
+        self._votes = self._equal = self._equal_float32 = 0
+
+    def note(self, rows: NDArray[np.int64], votes: NDArray[np.int64]) -> None:
+        """The votes int64[B, C] on these rows of the inputs."""
+        self._votes += len(votes)
+        self._equal += int((votes == self._expected[rows]).all(axis=1).sum())
+        if self._labels is not None:
+            self._equal_float32 += int((votes.argmax(axis=1) == self._labels[rows]).sum())
+
+    @property
+    def with_reference(self) -> float:
+        """The share of votes that are the reference's."""
+        return self._equal / self._votes
+
+    @property
+    def with_float32(self) -> float | None:
+        """The share of votes that are the model's own in float32; None where it cannot be asked."""
+        return None if self._labels is None else self._equal_float32 / self._votes
+
+
+def _float32_labels(model: Any, x: NDArray[np.float32]) -> NDArray[np.int64] | None:
+    """What a model that can predict says by itself."""
+    return model.predict(x) if hasattr(model, "predict") else None
 
 
 class _Watch:

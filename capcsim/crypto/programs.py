@@ -8,7 +8,7 @@ makes the transcript that the simulation replays out of two such logs. `run_loca
 
 import time
 from collections import deque
-from collections.abc import Callable, Generator
+from collections.abc import Callable, Generator, Mapping, Sequence
 from dataclasses import dataclass, replace
 from typing import Any, TypeAlias
 
@@ -65,19 +65,22 @@ class Work:
 
 @dataclass(frozen=True, slots=True)
 class Sent:
-    """A message of so many bytes left."""
+    """A message of so many bytes left; `receiver` says to whom, where there are more than two roles."""
 
     nbytes: int
     phase: Phase
+    receiver: Role | None = None
 
 
 @dataclass(frozen=True, slots=True)
 class Received:
-    """The next message was taken."""
+    """The next message was taken; `sender` says whose, where there are more than two roles."""
+
+    sender: Role | None = None
 
 
 RoleLog: TypeAlias = list[Work | Sent | Received]
-"""What one role did, in order. The n-th Received of a role is the n-th Sent of the other."""
+"""What one role did, in order. The n-th Received of a role from another is that one's n-th Sent to it."""
 
 
 class RoleDriver:
@@ -220,50 +223,60 @@ def _advance(seat: _Seat, peer: _Seat, tap: Tap | None, *, forced: bool) -> bool
 
 
 class _Line:
-    """One role's log while it is laid out as nodes: how far it is, and what its next node waits for."""
+    """One role's log while it is laid out as nodes: how far it is, and what its next node waits for.
 
-    def __init__(self, role: Role, log: RoleLog) -> None:
-        self.role, self.log = role, log
-        self.next = self.taken = 0
-        self.messages: list[int] = []
+    `messages` are the nodes of what it has sent, and `taken` counts what it has received, by the other role.
+    """
+
+    def __init__(self, role: Role, others: Sequence[Role], log: RoleLog) -> None:
+        self.role, self.log, self.next = role, log, 0
+        self.only_peer = others[0]
+        self.messages: dict[Role, list[int]] = {other: [] for other in others}
+        self.taken: dict[Role, int] = dict.fromkeys(others, 0)
         self.after: tuple[int, ...] = ()
 
 
-def merge(roles: tuple[Role, Role], logs: tuple[RoleLog, RoleLog], step: Step) -> Transcript:
-    """The transcript of two roles' logs; the same whoever ran them, and where.
+def merge(roles: Sequence[Role], logs: Sequence[RoleLog], step: Step) -> Transcript:
+    """The transcript of the logs of two roles or more; the same whoever ran them, and where.
 
     A role's work waits for its previous work and for what it received since. Raises PeerFailed for a message that
     was not read, or logs that do not belong together.
     """
-    first, second = (_Line(role, log) for role, log in zip(roles, logs, strict=True))
+    lines = {
+        role: _Line(role, [other for other in roles if other is not role], log)
+        for role, log in zip(roles, logs, strict=True)
+    }
     nodes: list[Compute | Message] = []
-    while first.next < len(first.log) or second.next < len(second.log):
-        before = first.next + second.next
-        _lay(first, second, nodes, step)
-        _lay(second, first, nodes, step)
-        if first.next + second.next == before:
-            raise PeerFailed(f"step {step}: the logs of {first.role} and {second.role} do not belong together")
-    for line, peer in ((first, second), (second, first)):
-        if unread := len(peer.messages) - line.taken:
+    while any(line.next < len(line.log) for line in lines.values()):
+        before = sum(line.next for line in lines.values())
+        for line in lines.values():
+            _lay(line, lines, nodes, step)
+        if sum(line.next for line in lines.values()) == before:
+            raise PeerFailed(f"step {step}: the logs of {' and '.join(roles)} do not belong together")
+    for line in lines.values():
+        if unread := sum(len(lines[peer].messages[line.role]) - taken for peer, taken in line.taken.items()):
             raise PeerFailed(f"step {step}: {line.role} ended with {unread} message(s) unread")
     return tuple(nodes)
 
 
-def _lay(line: _Line, peer: _Line, nodes: list[Compute | Message], step: Step) -> None:
-    """Append one role's nodes, up to a message that the other has yet to send."""
+def _lay(line: _Line, lines: Mapping[Role, _Line], nodes: list[Compute | Message], step: Step) -> None:
+    """Append one role's nodes, up to a message that another has yet to send."""
     while line.next < len(line.log):
         match line.log[line.next]:
             case Work(seconds, phase, scope):
                 nodes.append(Compute(line.role, seconds, step, phase, scope, line.after))
                 line.after = (len(nodes) - 1,)
-            case Sent(nbytes, phase):
-                nodes.append(Message(line.role, peer.role, nbytes, step, phase, Scope.PAIR, line.after))
-                line.messages.append(len(nodes) - 1)
-            case Received():
-                if line.taken == len(peer.messages):
+            case Sent(nbytes, phase, receiver):
+                peer = receiver or line.only_peer
+                nodes.append(Message(line.role, peer, nbytes, step, phase, Scope.PAIR, line.after))
+                line.messages[peer].append(len(nodes) - 1)
+            case Received(sender):
+                peer = sender or line.only_peer
+                sent, taken = lines[peer].messages[line.role], line.taken[peer]
+                if taken == len(sent):
                     return
-                line.after += (peer.messages[line.taken],)
-                line.taken += 1
+                line.after += (sent[taken],)
+                line.taken[peer] += 1
         line.next += 1
 
 

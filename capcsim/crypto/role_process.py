@@ -32,7 +32,7 @@ class Kept:
 
 @dataclass(frozen=True, slots=True)
 class Command:
-    """What the helper process does next: drop values, then place a value or, with a phase, run a role.
+    """What the helper process does next: drop values, then place one, call a function or, with a phase, run a role.
 
     The value, or the function with its arguments, follows pickled; then, for a role, its end of the connection.
     """
@@ -42,6 +42,7 @@ class Command:
     keep: int | None
     phase: Phase | None = None
     peer: str = ""
+    calls: bool = False
 
 
 @dataclass(frozen=True, slots=True)
@@ -117,7 +118,9 @@ def _answer(control: socket.socket, pipe: Connection, kept: dict[int, Any]) -> N
     for number in command.drop:
         kept.pop(number, None)
     sys.path[:] = command.path
-    if command.phase is None:
+    if command.calls:
+        reply = _call(command, body, kept)
+    elif command.phase is None:
         reply = _place(command, body, kept)
     else:
         _, handles, _, _ = socket.recv_fds(control, 1, 1)
@@ -142,11 +145,30 @@ def _place(command: Command, body: bytes, kept: dict[int, Any]) -> Reply:
 def _run(command: Command, body: bytes, channel: Channel, phase: Phase, kept: dict[int, Any]) -> Reply:
     log = RoleLog()
     try:
-        function, arguments = pickle.loads(body)  # noqa: S301 (from our own parent)
-        program = function(*(kept[value.number] if isinstance(value, Kept) else value for value in arguments))
-        output = run_socket(program, channel, log, phase=phase)
+        function, arguments = _opened(body, kept)
+        output = run_socket(function(*arguments), channel, log, phase=phase)
     except BaseException as error:  # SystemExit too: the parent is to hear of it, and this process goes on
         return Reply(failure=Failure.of(error, lost=channel.failed))
+    return _kept_or_sent(command, output, log, kept)
+
+
+def _call(command: Command, body: bytes, kept: dict[int, Any]) -> Reply:
+    """A function that needs no connection, and returns its output and its log."""
+    try:
+        function, arguments = _opened(body, kept)
+        output, log = function(*arguments)
+    except BaseException as error:  # as above
+        return Reply(failure=Failure.of(error))
+    return _kept_or_sent(command, output, log, kept)
+
+
+def _opened(body: bytes, kept: dict[int, Any]) -> tuple[Any, list[Any]]:
+    """A function and its arguments, with what is kept here in its place."""
+    function, arguments = pickle.loads(body)  # noqa: S301 (from our own parent)
+    return function, [kept[value.number] if isinstance(value, Kept) else value for value in arguments]
+
+
+def _kept_or_sent(command: Command, output: Any, log: RoleLog, kept: dict[int, Any]) -> Reply:
     if command.keep is None:
         return Reply(output, log)
     kept[command.keep] = output

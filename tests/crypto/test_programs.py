@@ -203,3 +203,21 @@ def test_two_logs_make_the_transcript_whoever_ran_the_roles() -> None:
 def test_logs_that_do_not_belong_together_are_refused() -> None:
     with pytest.raises(PeerFailed, match="logs of querier and answerer do not belong together"):
         merge(ROLES, ([Received()], []), Step.INFER)
+
+
+def test_the_logs_of_three_roles_are_merged_by_who_sent_what() -> None:
+    """The dealer gives something to each party, and these meet."""
+    asker, other, dealer = ROLES[0], ROLES[1], Role.DEALER
+    meets: dict[Role, RoleLog] = {
+        role: [Received(dealer), Work(0.1, Phase.ONLINE, Scope.PAIR), Sent(5, Phase.ONLINE, peer), Received(peer)]
+        for role, peer in ((asker, other), (other, asker))
+    }
+    deals: RoleLog = [Work(1.0, Phase.ONLINE, Scope.PAIR), Sent(1, Phase.ONLINE, asker), Sent(2, Phase.ONLINE, other)]
+    merged = merge((asker, other, dealer), (meets[asker], meets[other], deals), Step.INFER)
+    sent = {(node.sender, node.receiver): node.nbytes for node in merged if isinstance(node, Message)}
+    assert sent == {(dealer, asker): 1, (dealer, other): 2, (asker, other): 5, (other, asker): 5}
+    for node in merged:
+        if isinstance(node, Compute) and node.role is not dealer:
+            assert [merged[index].receiver for index in node.after if isinstance(merged[index], Message)] == [node.role]
+    with pytest.raises(PeerFailed, match="querier ended with 1 message"):
+        merge((asker, other, dealer), (meets[asker][:3], meets[other][:3], deals), Step.INFER)

@@ -1,0 +1,252 @@
+"""`capcsim compare`: one scenario on several backends and networks, with the same data, models, queries and seeds.
+
+Each backend is measured once; its transcripts are replayed on every network. The noise is seeded, so that labels differ
+only where a backend differs: what comes out is not for publication, and no budget of a real run is touched.
+"""
+
+from collections.abc import Mapping, Sequence
+from contextlib import ExitStack, closing
+from dataclasses import dataclass
+from pathlib import Path
+from statistics import median
+from tempfile import TemporaryDirectory
+from typing import Any, Self
+
+import numpy as np
+from numpy.typing import NDArray
+
+from capcsim.costs.cache import host, versions
+from capcsim.costs.measured import Measurements
+from capcsim.costs.profile import profile
+from capcsim.errors import ScenarioError
+from capcsim.journal import Journal
+from capcsim.learning.models import Classifier
+from capcsim.results import Outcome
+from capcsim.run import Job, Progress, Silent
+from capcsim.scenario import Access, Network, Scenario, parse_scenario
+from capcsim.simulation.world import Simulated
+
+SCENARIO_NETWORK = "scenario"
+MBPS = 1e6
+
+
+def _network(latency_s: float, party_bps: float, guardian_bps: float) -> Network:
+    party, guardian = (Access(up_bps=bps, down_bps=bps) for bps in (party_bps, guardian_bps))
+    return Network(latency_s=latency_s, party=party, guardian=guardian)
+
+
+NETWORKS: dict[str, Network] = {
+    "lan": _network(0.0005, 1000 * MBPS, 10_000 * MBPS),
+    "wan": _network(0.02, 200 * MBPS, 1000 * MBPS),
+    "far": _network(0.1, 1000 * MBPS, 10_000 * MBPS),
+    "slow": _network(0.05, 20 * MBPS, 200 * MBPS),
+}
+"""One-way latency, a party's access link, the guardian's: a data centre, offices over the internet, data centres on two
+continents, poor lines."""
+
+
+@dataclass(frozen=True, slots=True)
+class Choice:
+    """A backend and the options that it is made with."""
+
+    backend: str
+    options: dict[str, bool | int | float | str]
+
+    @classmethod
+    def parse(cls, text: str) -> Self:
+        """From "name" or "name:option=value:option=value"; raises ScenarioError."""
+        name, *settings = text.strip().split(":")
+        options: dict[str, bool | int | float | str] = {}
+        for setting in settings:
+            key, separator, value = setting.partition("=")
+            if not (key and separator and value):
+                allowed = "names with options as in crypten:provider=third-party, with commas between"
+                raise ScenarioError("--backends", text, allowed)
+            options[key] = _value(value)
+        return cls(name, options)
+
+    def __str__(self) -> str:
+        return ":".join([self.backend, *(f"{key}={value}" for key, value in self.options.items())])
+
+
+def parse_choices(text: str) -> list[Choice]:
+    """From "plaintext,crypten:provider=third-party"; raises ScenarioError."""
+    choices = [Choice.parse(part) for part in text.split(",")]
+    names = [str(choice) for choice in choices]
+    if len(set(names)) < len(names):
+        raise ScenarioError("--backends", text, "each of them once")
+    return choices
+
+
+def parse_networks(text: str) -> dict[str, Network]:
+    """From "lan,wan"; raises ScenarioError."""
+    names = [name.strip() for name in text.split(",") if name.strip()]
+    for name in names:
+        if name not in NETWORKS:
+            raise ScenarioError("--networks", name, f"some of {', '.join(NETWORKS)}, with commas between")
+    return {name: NETWORKS[name] for name in names}
+
+
+def compare(
+    scenario: Scenario,
+    choices: Sequence[Choice],
+    networks: Mapping[str, Network],
+    *,
+    repeats: int = 5,
+    measure: bool = False,
+    workers: int = 1,
+    progress: Progress | None = None,
+) -> dict[str, Any]:
+    """One row for each backend, as JSON; latencies on the scenario's own network and on each of `networks`.
+
+    `repeats` is of the timed steps. Raises a CapcsimError for anything that the user can mend, before any work.
+    """
+    progress = progress or Silent()
+    everywhere = {SCENARIO_NETWORK: scenario.network, **networks}
+    with ExitStack() as stack:
+        jobs = [Job(_with_backend(scenario, choice), workers, progress) for choice in choices]
+        for job in jobs:
+            stack.enter_context(closing(job.backend))
+        rows = []
+        models: list[Classifier] | None = None
+        for choice, job in zip(choices, jobs, strict=True):
+            job.train(models)
+            models = job.models
+            rows.append(_row(job, choice, everywhere, repeats=repeats, measure=measure, progress=progress))
+            job.backend.close()
+    return {
+        "scenario": scenario.title,
+        "seed": scenario.seed,
+        "batch": scenario.queries.batch,
+        "noise": "simulation",
+        "networks": {name: network.model_dump() for name, network in everywhere.items()},
+        "backends": rows,
+        "fastest_protected": {name: _fastest(rows, name) for name in everywhere},
+        "host": host(),
+        "versions": versions(),
+    }
+
+
+def _with_backend(scenario: Scenario, choice: Choice) -> Scenario:
+    tree = scenario.model_dump()
+    tree["protocol"] |= {"backend": choice.backend, "options": choice.options}
+    tree["privacy"]["noise"] = "simulation"
+    return parse_scenario(tree)
+
+
+def _row(
+    job: Job, choice: Choice, networks: Mapping[str, Network], *, repeats: int, measure: bool, progress: Progress
+) -> dict[str, Any]:
+    """All about one backend."""
+    job.plan_queries()
+    profiled = _profile(job, choice, repeats, progress)
+    measured = job.execute(fresh=measure)
+    times, outcome = _simulate(job, measured, networks)
+    found, agreement = job.backend.capabilities, measured.agreement + measured.earlier
+    return {
+        "name": str(choice),
+        "backend": choice.backend,
+        "options": choice.options,
+        "security": found.security,
+        "exact": found.exact,
+        "leaks": {role.value: what for role, what in found.leaks.items()},
+        "argmax": found.argmax,
+        "release": found.release,
+        **{key: profiled[key] for key in ("model", "steps", "total", "setup", "details")},
+        "networks": times,
+        "agreement": {
+            "votes": agreement.votes,
+            "disagreements": agreement.disagreements,
+            "upper_bound_95": agreement.upper_bound(),
+            "float32": profiled["agreement_float32"],
+        },
+        **_results(outcome),
+    }
+
+
+def _profile(job: Job, choice: Choice, repeats: int, progress: Progress) -> dict[str, Any]:
+    """Every step by the clock, with the first party's real queries and the model of a party that answers it."""
+    voter = next(voter for voter in job.voters if voter.party != 0)
+    inputs: NDArray[np.float32] = job.dataset.x[job.asked[0]]
+    if not len(inputs):
+        allowed = "enough for one label; raise it, or the noise"
+        raise ScenarioError("privacy.epsilon", job.scenario.privacy.epsilon, allowed)
+    kinds = job.scenario.models.kinds
+    advance = progress.stage(f"timing {choice}", repeats + 1)
+    batch = min(job.scenario.queries.batch, len(inputs))
+    return profile(
+        job.backend,
+        job.models[voter.index],
+        kinds[voter.party % len(kinds)],
+        batch=batch,
+        repeats=repeats,
+        inputs=inputs,
+        advance=advance,  # type: ignore[arg-type]
+    )
+
+
+def _simulate(
+    job: Job, measured: Measurements, networks: Mapping[str, Network]
+) -> tuple[dict[str, dict[str, Any]], Outcome]:
+    """The world on each network, with a ledger of its own; what came out on the first."""
+    times: dict[str, dict[str, Any]] = {}
+    first: Outcome | None = None
+    for name, network in networks.items():
+        known = next((other for other in times if networks[other] == network), None)
+        if known is not None:
+            times[name] = times[known]
+            continue
+        with TemporaryDirectory(prefix="capcsim-") as folder, ExitStack() as stack:
+            ledger = stack.enter_context(closing(job.open_ledger(Path(folder) / "ledger.jsonl")))
+            releases = stack.enter_context(Journal(Path(folder) / "releases.jsonl"))
+            simulated = job.simulate(measured, ledger, releases, network)
+            times[name] = _times(simulated)
+            first = first or job.outcome(measured, simulated, ledger)
+    assert first, "the scenario's own network is always there"
+    return times, first
+
+
+def _times(simulated: Simulated) -> dict[str, Any]:
+    """From a query's submission to its label."""
+    latencies_s = [row.labelled_s - row.submitted_s for row in simulated.queries if row.label >= 0]
+    return {
+        "latency_median_s": median(latencies_s) if latencies_s else None,
+        "latency_max_s": max(latencies_s, default=None),
+        "makespan_s": simulated.makespan_s,
+        "bytes": sum(simulated.sent_bytes.values()),
+        "labels": len(latencies_s),
+    }
+
+
+def _results(outcome: Outcome) -> dict[str, Any]:
+    """What the querying parties got: means over them, and the largest epsilon."""
+    queriers = range(outcome.scenario.parties.queriers)
+    right: list[bool] = []
+    for querier in queriers:
+        queries, labels = outcome.simulated.bought(querier)
+        right += list(outcome.dataset.y[outcome.asked[querier][queries]] == labels)
+    return {
+        "label_accuracy": float(np.mean(right)) if right else None,
+        "accuracy_before": float(np.mean([quality.accuracy for quality in outcome.before])),
+        "accuracy_after": float(np.mean([quality.accuracy for quality in outcome.after])),
+        "epsilon": max((outcome.ledger.epsilon(querier) or 0.0) for querier in queriers),
+    }
+
+
+def _fastest(rows: Sequence[Mapping[str, Any]], network: str) -> str | None:
+    """The backend with the shortest median latency among those that protect anybody; None where there is none."""
+    latency_s = {row["name"]: row["networks"][network]["latency_median_s"] for row in rows if row["security"] != "none"}
+    there = {name: value for name, value in latency_s.items() if value is not None}
+    return min(there, key=there.__getitem__) if there else None
+
+
+def _value(text: str) -> bool | int | float | str:
+    """As in TOML, a bare word being a string."""
+    if text in ("true", "false"):
+        return text == "true"
+    for kind in (int, float):
+        try:
+            return kind(text)
+        except ValueError:
+            continue
+    return text

@@ -1,0 +1,178 @@
+"""The table and the figure of `capcsim compare`, from its JSON object."""
+
+from collections.abc import Callable, Iterator
+from itertools import pairwise
+from pathlib import Path
+from typing import Any, TypeAlias
+
+import matplotlib as mpl
+from matplotlib.axes import Axes
+from matplotlib.figure import Figure
+from matplotlib.ticker import FuncFormatter
+from rich.console import Group, RenderableType
+from rich.markup import escape
+from rich.text import Text
+
+from capcsim.report.figures import STYLE
+from capcsim.report.tables import fraction, new_table, seconds, size
+
+Row = dict[str, Any]
+Lines: TypeAlias = Iterator[tuple[str, list[str]]]
+"""Rows of the table: a name, and a cell for each backend."""
+COLOURS = ("#1f5fa8", "#d1495b", "#2a9d8f", "#e9a03b", "#7b4ea3", "#5c4033")
+UNPROTECTED = "#9aa5b1"
+STEPS = ("infer", "argmax", "release")
+
+
+def table(found: Row) -> RenderableType:
+    """A column for each backend: security, costs of one pair and one release, the whole run, what came out of it."""
+    shown = new_table(escape(f"{found['scenario']}, batch {found['batch']}"))
+    shown.add_column("", no_wrap=True)
+    for row in found["backends"]:
+        shown.add_column(escape(row["name"]), justify="right")
+    for heading, section in SECTIONS.items():
+        if heading:
+            shown.add_row(heading, style="bold")
+        for name, cells in section(found):
+            shown.add_row(name, *cells)
+        shown.add_section()
+    return Group(shown, *(Text(line) for line in _notes(found)))
+
+
+def draw_comparison(found: Row, path: Path) -> None:
+    """A label's median latency, a group of bars for each network, as a PNG file."""
+    networks, rows = _by_delay(found), found["backends"]
+    with mpl.rc_context(STYLE):
+        figure = Figure(figsize=(9.5, 1.9 + len(networks) * (0.35 + 0.26 * len(rows))), layout="constrained")
+        axes = figure.subplots()
+        for number, row in enumerate(rows):
+            _bars(axes, found, networks, number, row)
+        _changes(axes, [found["fastest_protected"][name] for name in networks])
+        axes.set_xscale("log")
+        for set_formatter in (axes.xaxis.set_major_formatter, axes.xaxis.set_minor_formatter):
+            set_formatter(FuncFormatter(_tick))
+        axes.set_yticks(range(len(networks)), [f"{name}\n{_line(found, name)}" for name in networks])
+        axes.set_ylim(len(networks) - 0.4, -0.6)
+        low, high = axes.get_xlim()
+        axes.set_xlim(low, high * 2)
+        axes.set_xlabel("median time from query to label, simulated   (★ the fastest that protects anybody)")
+        axes.set_title(f"{found['scenario']}, {found['batch']} queries at a time")
+        axes.grid(axis="x", alpha=0.3)
+        figure.legend(loc="outside lower center", ncols=2)
+        figure.savefig(path, dpi=150)
+
+
+def _bars(axes: Axes, found: Row, networks: list[str], number: int, row: Row) -> None:
+    """One backend's bar in each group; grey and hatched if it protects nobody."""
+    height = 0.8 / len(found["backends"])
+    unprotected = row["security"] == "none"
+    colour = UNPROTECTED if unprotected else COLOURS[number % len(COLOURS)]
+    latencies_s = [row["networks"][name]["latency_median_s"] for name in networks]
+    places = [i - 0.4 + (number + 0.5) * height for i in range(len(networks))]
+    label = f"{row['name']} (security: {row['security']})"
+    widths = [latency_s or 0.0 for latency_s in latencies_s]
+    axes.barh(places, widths, 0.9 * height, color=colour, label=label, hatch="//" if unprotected else None,
+              edgecolor="white")  # fmt: skip
+    for place, name, latency_s in zip(places, networks, latencies_s, strict=True):
+        if latency_s is not None:
+            star = " ★" if found["fastest_protected"][name] == row["name"] else ""
+            axes.annotate(seconds(latency_s) + star, (latency_s, place), xytext=(4, 0), textcoords="offset points",
+                          va="center", fontsize=9, fontweight="bold" if star else "normal")  # fmt: skip
+
+
+def _changes(axes: Axes, fastest: list[str | None]) -> None:
+    """A line between two networks where another backend becomes the fastest."""
+    for i, (before, after) in enumerate(pairwise(fastest)):
+        if before and after and before != after:
+            axes.axhline(i + 0.5, color="black", linewidth=1, linestyle=":")
+            place, box = (0.995, i + 0.5), {"facecolor": "white", "edgecolor": "none", "pad": 2}
+            axes.annotate(f"{before} ↑  ↓ {after}", place, xycoords=("axes fraction", "data"), ha="right",
+                          va="center", fontsize=9, bbox=box)  # fmt: skip
+
+
+def _tick(value: float, _: object) -> str:
+    """A label at 1, 2 and 5 times a power of ten."""
+    return seconds(value) if f"{value:e}"[0] in "125" else ""
+
+
+def _by_delay(found: Row) -> list[str]:
+    """The networks from the shortest latency to the longest; of equal ones, the faster line first."""
+    networks = found["networks"]
+    return sorted(networks, key=lambda name: (networks[name]["latency_s"], -networks[name]["party"]["up_bps"]))
+
+
+def _line(found: Row, name: str) -> str:
+    network = found["networks"][name]
+    up, down = (_rate(network["party"][key]) for key in ("up_bps", "down_bps"))
+    return f"{1e3 * network['latency_s']:g} ms, {up if up == down else f'{up} up'}"
+
+
+def _rate(bps: float) -> str:
+    return f"{bps / 1e9:g} Gbit/s" if bps >= 1e9 else f"{bps / 1e6:g} Mbit/s"
+
+
+def _security(found: Row) -> Lines:
+    yield "security", [row["security"] for row in found["backends"]]
+    yield "argmax", [row["argmax"] for row in found["backends"]]
+
+
+def _steps(found: Row) -> Lines:
+    """One pair and one release on this machine."""
+    for step in STEPS:
+        measured = [row["steps"][step] for row in found["backends"]]
+        yield f"{step}, wall", [seconds(one["wall_s"]) for one in measured]
+        yield f"{step}, CPU of all roles", [seconds(sum(one["cpu_s"].values())) for one in measured]
+        yield f"{step}, bytes and rounds", [f"{size(sum(one['bytes'].values()))}, {one['rounds']}" for one in measured]
+
+
+def _agreement(found: Row) -> Lines:
+    rows = [row["agreement"] for row in found["backends"]]
+    same = [f"{row['votes'] - row['disagreements']} of {row['votes']}" for row in rows]
+    yield "votes as the reference", same
+    yield "votes as float32", [fraction(row["float32"]) for row in rows]
+
+
+def _latencies(found: Row) -> Lines:
+    """Medians in the simulated run; a star marks the fastest that protects anybody."""
+    for name in _by_delay(found):
+        cells = []
+        for row in found["backends"]:
+            latency_s = row["networks"][name]["latency_median_s"]
+            mark = " *" if found["fastest_protected"][name] == row["name"] else ""
+            cells.append("-" if latency_s is None else seconds(latency_s) + mark)
+        yield f"{name}, {_line(found, name)}", cells
+
+
+def _results(found: Row) -> Lines:
+    rows = found["backends"]
+    yield "sent in all", [size(row["networks"]["scenario"]["bytes"]) for row in rows]
+    for name, key in (("label accuracy", "label_accuracy"), ("epsilon", "epsilon")):
+        yield name, [fraction(row[key]) for row in rows]
+    accuracies = [f"{fraction(row['accuracy_before'])}, {fraction(row['accuracy_after'])}" for row in rows]
+    yield "accuracy before, after", accuracies
+
+
+SECTIONS: dict[str, Callable[[Row], Lines]] = {
+    "": _security,
+    "one pair, one release, here": _steps,
+    "agreement": _agreement,
+    "median label latency, simulated": _latencies,
+    "the scenario's run": _results,
+}
+
+
+def _notes(found: Row) -> list[str]:
+    """What a reader must know to believe the tables."""
+    lines = [
+        "* the fastest of those that protect anybody. Compare times of one security only: they buy different things."
+    ]
+    lines += [f"{row['name']} leaks: {_leaks(row)}." for row in found["backends"]]
+    for row in found["backends"]:
+        if row["agreement"]["upper_bound_95"] is not None and not row["exact"]:
+            bound = row["agreement"]["upper_bound_95"]
+            lines.append(f"{row['name']} is not exact: at most {bound:.2g} of its votes differ (95 %).")
+    return [*lines, "Seeded noise, so that only backends differ: these labels protect nobody."]
+
+
+def _leaks(row: Row) -> str:
+    return "; ".join(f"the {role} learns {what}" for role, what in row["leaks"].items()) or "nothing is said"

@@ -1,0 +1,44 @@
+"""Party processes that the tests of one module share: starting them takes seconds."""
+
+from collections.abc import Callable, Iterator
+from typing import Any
+
+import pytest
+
+from capcsim.crypto.helper import Helper
+from capcsim_crypten import CryptenBackend
+
+
+@pytest.fixture(scope="module")
+def backend() -> Iterator[CryptenBackend]:
+    made = CryptenBackend(timeout_s=120.0)
+    yield made
+    made.close()
+
+
+@pytest.fixture(scope="module")
+def dealt() -> Iterator[CryptenBackend]:
+    made = CryptenBackend(provider="third-party", timeout_s=120.0)
+    yield made
+    made.close()
+
+
+@pytest.fixture(scope="module")
+def elsewhere() -> Iterator[Callable[..., Any]]:
+    """Call a function of a test module in a process of its own, which may import CrypTen."""
+    helper = Helper("test's process")
+
+    def call(function: Callable[..., Any], *arguments: Any) -> Any:
+        helper.start((_with_log, (function, *arguments)), keep=False)
+        reply = helper.reply()
+        assert reply
+        if reply.failure:
+            raise reply.failure.error("test's process")
+        return reply.output
+
+    yield call
+    helper.stop()
+
+
+def _with_log(function: Callable[..., Any], *arguments: Any) -> tuple[Any, list[Any]]:
+    return function(*arguments), []
