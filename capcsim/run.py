@@ -27,9 +27,9 @@ from capcsim.learning.models import Classifier
 from capcsim.learning.partition import partition
 from capcsim.learning.selection import select
 from capcsim.learning.training import TrainingTask, train_all
-from capcsim.privacy.accountant import Accountant
+from capcsim.privacy.accountant import ANALYSES, Accountant
 from capcsim.privacy.ledger import BudgetScope, Ledger
-from capcsim.privacy.mechanisms import GNMax, LNMax, Mechanism
+from capcsim.privacy.mechanisms import ConfidentGNMax, GNMax, LNMax, Mechanism
 from capcsim.protocol import Collaboration, NoiseSource, RealNoise, SimulatedNoise, Voter, Votes, share_votes
 from capcsim.record import Record
 from capcsim.results import Outcome, read_votes, summarise, write_tables, write_votes
@@ -96,7 +96,7 @@ class _Run:
         self.dataset = load_dataset(scenario.data)
         self.parts = partition(self.dataset, scenario, self.seeds)
         self.mechanism = _mechanism(scenario)
-        self.accountant = Accountant(self.mechanism, scenario.privacy.delta)
+        self.accountant = ANALYSES[scenario.privacy.analysis](self.mechanism, scenario.privacy.delta)
         self.voters: list[Voter] = []
         self.own: list[Classifier] = []
         self.affordable = 0
@@ -128,9 +128,12 @@ class _Run:
     def plan_queries(self) -> None:
         """What each querying party asks about, and everybody's votes on it by the reference."""
         wanted, privacy = self.scenario.queries.per_querier, self.scenario.privacy
-        # Without a deadline every query that is asked is charged; with one it may be lost and another asked.
-        self.affordable = self.accountant.affordable(privacy.epsilon, wanted)
-        count = wanted if self.scenario.protocol.deadline_s is not None else self.affordable
+        self.affordable = wanted
+        if isinstance(self.accountant, Accountant):
+            self.affordable = self.accountant.affordable(privacy.epsilon, wanted)
+        # A query that is lost, or stays unanswered, leaves room for another.
+        loses = self.scenario.protocol.deadline_s is not None or isinstance(self.mechanism, ConfidentGNMax)
+        count = wanted if loses else self.affordable
         self.planned = [count] * self.scenario.parties.queriers
         for querier in range(self.scenario.parties.queriers):
             pool = self.parts.pools[querier]
@@ -265,11 +268,16 @@ class _Run:
 
 
 def _mechanism(scenario: Scenario) -> Mechanism:
-    """The mechanism, with the number of votes that one protected unit can move."""
+    """The mechanism, with the number of votes that one protected unit, or group of them, can move."""
     privacy = scenario.privacy
-    moved_votes = scenario.parties.virtual_per_party if privacy.unit == "party" else 1
+    votes_of_a_unit = scenario.parties.virtual_per_party if privacy.unit == "party" else 1
+    moved_votes = votes_of_a_unit * privacy.corrupted_parties
+    if privacy.mechanism == "lnmax":
+        assert privacy.scale is not None, "the scenario checks this"
+        return LNMax(privacy.scale, moved_votes)
+    assert privacy.sigma is not None, "the scenario checks this"
     if privacy.mechanism == "gnmax":
-        assert privacy.sigma is not None, "the scenario checks this"
         return GNMax(privacy.sigma, moved_votes)
-    assert privacy.scale is not None, "the scenario checks this"
-    return LNMax(privacy.scale, moved_votes)
+    assert privacy.threshold is not None, "the scenario checks this"
+    assert privacy.sigma1 is not None, "the scenario checks this"
+    return ConfidentGNMax(privacy.sigma, privacy.threshold, privacy.sigma1, moved_votes)

@@ -23,7 +23,11 @@ def wheel(tmp_path_factory: pytest.TempPathFactory) -> Path:
 def test_the_wheel_has_the_packages_and_nothing_else_at_the_top(wheel: Path) -> None:
     names = zipfile.ZipFile(wheel).namelist()
     top = {name.split("/")[0] for name in names}
-    assert {name for name in top if not name.endswith(".dist-info")} == {"capcsim", "capcsim_hybrid", "capcsim_plaintext"}
+    assert {name for name in top if not name.endswith(".dist-info")} == {
+        "capcsim",
+        "capcsim_hybrid",
+        "capcsim_plaintext",
+    }
     shipped = {name for name in names if name.startswith("capcsim/_scenarios/")}
     assert shipped == {f"capcsim/_scenarios/{path.name}" for path in ROOT.glob("scenarios/*.toml")}
     assert "capcsim/report/templates/report.html" in names

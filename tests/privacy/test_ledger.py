@@ -173,5 +173,5 @@ def test_the_file_is_lines_of_json_that_others_can_read(ledger: Ledger) -> None:
     path = Path(ledger._journal.path)
     bodies = [json.loads(line.split(" ", 1)[1]) for line in path.read_text().splitlines()]
     assert bodies == read_journal(path)
-    assert bodies[0]["mechanism"] == {"name": "GNMax", "sigma": 7.0, "moved_votes": 1}
+    assert bodies[0]["mechanism"] == {"name": "GNMax", "sigma": 7.0, "moved_votes": 1, "adjacency": "replace"}
     assert bodies[1] == {"kind": "reserve", "querier": 2, "query": 4, "draw": "abc"}
