@@ -32,8 +32,9 @@ from capcsim.crypto.voting import noisy_argmax, one_hot_argmax
 from capcsim.errors import InputError, PrivacyBudgetExceeded, RecordError
 from capcsim.journal import Journal
 from capcsim.privacy.ledger import Events, Ledger
-from capcsim.privacy.mechanisms import ConfidentGNMax, Event, Mechanism, NoiseKind
+from capcsim.privacy.mechanisms import ConfidentGNMax, Event, GNMax, LNMax, Mechanism, NoiseKind
 from capcsim.privacy.noise import Draw, largest_noise, real_draw, simulated_draw
+from capcsim.scenario import Scenario
 from capcsim.seeds import Seeds
 
 Votes = NDArray[np.uint64]
@@ -285,6 +286,22 @@ class Collaboration:
         session = self._guardian_sessions[querier]
         release, _ = self._backend.release(session, querier_sum, guardian_sum, noise)
         return release
+
+
+def mechanism_of(scenario: Scenario) -> Mechanism:
+    """The mechanism, with the number of votes that one protected unit, or group of them, can move."""
+    privacy = scenario.privacy
+    votes_of_a_unit = scenario.parties.virtual_per_party if privacy.unit == "party" else 1
+    moved_votes = votes_of_a_unit * privacy.corrupted_parties
+    if privacy.mechanism == "lnmax":
+        assert privacy.scale is not None, "the scenario checks this"
+        return LNMax(privacy.scale, moved_votes)
+    assert privacy.sigma is not None, "the scenario checks this"
+    if privacy.mechanism == "gnmax":
+        return GNMax(privacy.sigma, moved_votes)
+    assert privacy.threshold is not None, "the scenario checks this"
+    assert privacy.sigma1 is not None, "the scenario checks this"
+    return ConfidentGNMax(privacy.sigma, privacy.threshold, privacy.sigma1, moved_votes)
 
 
 def release_noise(mechanism: Mechanism, draws: Sequence[Draw], voters: int) -> ReleaseNoise:

@@ -91,6 +91,7 @@ def summarise(record: Record, outcome: Outcome) -> dict[str, Any]:
         "release": outcome.capabilities.release,
         "parties": scenario.parties.count,
         "voters": scenario.voters,
+        "classes": outcome.dataset.classes,
         "execution": _execution(outcome),
         "privacy": _privacy(outcome),
         "queriers": queriers,

@@ -29,8 +29,17 @@ from capcsim.learning.selection import select
 from capcsim.learning.training import TrainingTask, train_all
 from capcsim.privacy.accountant import ANALYSES, Accountant
 from capcsim.privacy.ledger import BudgetScope, Ledger
-from capcsim.privacy.mechanisms import ConfidentGNMax, GNMax, LNMax, Mechanism
-from capcsim.protocol import Collaboration, NoiseSource, RealNoise, SimulatedNoise, Voter, Votes, share_votes
+from capcsim.privacy.mechanisms import ConfidentGNMax
+from capcsim.protocol import (
+    Collaboration,
+    NoiseSource,
+    RealNoise,
+    SimulatedNoise,
+    Voter,
+    Votes,
+    mechanism_of,
+    share_votes,
+)
 from capcsim.record import Record
 from capcsim.results import Outcome, read_votes, summarise, write_tables, write_votes
 from capcsim.scenario import Scenario
@@ -95,7 +104,7 @@ class _Run:
         self.backend = registry.load(scenario.protocol.backend, scenario.protocol.options)
         self.dataset = load_dataset(scenario.data)
         self.parts = partition(self.dataset, scenario, self.seeds)
-        self.mechanism = _mechanism(scenario)
+        self.mechanism = mechanism_of(scenario)
         self.accountant = ANALYSES[scenario.privacy.analysis](self.mechanism, scenario.privacy.delta)
         self.voters: list[Voter] = []
         self.own: list[Classifier] = []
@@ -265,19 +274,3 @@ class _Run:
         for rows in self.asked:
             digest.update(rows.astype(np.int64).tobytes())
         return digest.hexdigest()[:32]
-
-
-def _mechanism(scenario: Scenario) -> Mechanism:
-    """The mechanism, with the number of votes that one protected unit, or group of them, can move."""
-    privacy = scenario.privacy
-    votes_of_a_unit = scenario.parties.virtual_per_party if privacy.unit == "party" else 1
-    moved_votes = votes_of_a_unit * privacy.corrupted_parties
-    if privacy.mechanism == "lnmax":
-        assert privacy.scale is not None, "the scenario checks this"
-        return LNMax(privacy.scale, moved_votes)
-    assert privacy.sigma is not None, "the scenario checks this"
-    if privacy.mechanism == "gnmax":
-        return GNMax(privacy.sigma, moved_votes)
-    assert privacy.threshold is not None, "the scenario checks this"
-    assert privacy.sigma1 is not None, "the scenario checks this"
-    return ConfidentGNMax(privacy.sigma, privacy.threshold, privacy.sigma1, moved_votes)

@@ -200,12 +200,13 @@ def _check_parties(scenario: Scenario) -> None:
         raise ScenarioError("data.path", data.path and str(data.path), allowed)
 
 
-_NOISE_KEYS = {"gnmax": ("sigma",), "lnmax": ("scale",), "confident-gnmax": ("sigma", "threshold", "sigma1")}
+# What each mechanism takes, in votes.
+NOISE_KEYS = {"gnmax": ("sigma",), "lnmax": ("scale",), "confident-gnmax": ("sigma", "threshold", "sigma1")}
 
 
 def _check_privacy(scenario: Scenario) -> None:
     privacy = scenario.privacy
-    wanted = _NOISE_KEYS[privacy.mechanism]
+    wanted = NOISE_KEYS[privacy.mechanism]
     others = [key for key in ("sigma", "scale", "threshold", "sigma1") if key not in wanted]
     given = [key for key in others if getattr(privacy, key) is not None]
     for key in wanted:

@@ -13,7 +13,6 @@ from typing import Any, TypeAlias
 import numpy as np
 from numpy.typing import NDArray
 
-from capcsim.errors import InputError
 from capcsim.privacy.accountant import Accountant
 from capcsim.privacy.conversions import (
     ORDERS,
@@ -211,10 +210,3 @@ def _pld(mechanism: Mechanism, noise: NoiseKind, answered: int, unanswered: int,
 def _one_count(mechanism: GNMax, interval: float) -> Any:
     """The loss of one count with discrete noise: of a threshold test."""
     return replace(mechanism, adjacency=Adjacency.ADD_REMOVE).loss(interval, NoiseKind.DISCRETE)
-
-
-def labels_affordable(mechanism: Mechanism, epsilon: float, delta: float, at_most: int = 100_000) -> int:
-    """How many labels (epsilon, delta) pays for with the discrete noise that is added, whatever the votes."""
-    if not epsilon > 0:
-        raise InputError(f"epsilon = {epsilon}: a budget is above 0")
-    return Accountant(mechanism, delta).affordable(epsilon, at_most)
