@@ -19,7 +19,7 @@ from capcsim.record import Record
 from capcsim.report.privacy import draw_accuracy, draw_epsilon
 from capcsim.scenario import NOISE_KEYS, parse_scenario
 
-MOST_LABELS = 100_000
+MOST_LABELS = 1 << 15
 Choice = TypeVar("Choice", Adjacency, NoiseKind)
 
 
@@ -91,7 +91,10 @@ def account_of(
     if budget is not None:
         if not budget > 0:
             raise InputError(f"--budget {budget:g}: an epsilon above 0")
-        labels = Accountant(mechanism, delta).affordable(budget, MOST_LABELS)
+        labels = at_most = 32
+        while labels == at_most < MOST_LABELS:
+            at_most *= 2
+            labels = Accountant(mechanism, delta).affordable(budget, at_most)
         more = " or more" if labels == MOST_LABELS else ""
         notes.append(f"Epsilon {budget:g} pays for {labels}{more} labels with discrete noise, whatever the votes.")
     if figures is not None:

@@ -186,7 +186,7 @@ class Collaboration:
         told = [
             self._refusals[account] for account in self.ledger.accounts(querier, parties) if account in self._refusals
         ]
-        return told[-1] if told else str(self.ledger.refusal(querier))
+        return told[-1] if told else str(self.ledger.refusal(querier, parties))
 
     def aggregate(self, querier: int, queries: Sequence[int], counted: Sequence[int]) -> Aggregate:
         """Steps 2 and 3 for a batch of queries and the voters that are counted.

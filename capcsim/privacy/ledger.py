@@ -126,9 +126,9 @@ class Ledger:
             low, high = (middle, high) if self._fits(gone + Counter({WHOLE: middle})) else (low, middle - 1)
         return max(low, 0)
 
-    def refusal(self, querier: int) -> PrivacyBudgetExceeded:
-        """The error that says why there is no room for one more label of a querying party."""
-        accounts = self._accounts_of(querier)
+    def refusal(self, querier: int, parties: Iterable[int] = ()) -> PrivacyBudgetExceeded:
+        """The error that says why there is no room for one more label of a querying party, answered by `parties`."""
+        accounts = self.accounts(querier, parties) or self._accounts_of(querier)
         fullest = max(accounts, key=lambda account: self.accountant.epsilon_of(self._events(account)))
         return self._refusal(fullest, WHOLE)
 

@@ -124,6 +124,8 @@ def _read_parquet(path: Path) -> VoteCounts:
 
 
 def _from_table(table: Any) -> VoteCounts:
+    if not table.num_rows:
+        raise InputError("votes: no query in it")
     columns = {name: table[name].to_numpy() for name in table.column_names}
     extra = {name: columns.pop(name) for name in (ANSWERED, TRUE_LABEL) if name in columns}
     for name, column in columns.items():
