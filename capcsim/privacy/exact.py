@@ -137,8 +137,14 @@ def worst_case_rdp(
     """A data-independent bound float64[O] on one label of so many voters, certified by trying every histogram.
 
     It is the largest of `exact_rdp` over them all, both ways, so it looks at no vote and may be published; the number
-    of counted voters is public. Below order / sigma^2 by up to 2/pi. Raises InputError beyond 200,000 histograms:
-    for more classes it is open whether a near-tie of two, where the largest was found in every case tried, is worst.
+    of counted voters is public. Raises InputError beyond 200,000 histograms. For small orders it is about 2/pi of
+    order / sigma^2.
+
+    Without trying every histogram nothing below order / sigma^2 is proved. The evidence: for 250 voters and sigma 40,
+    two and three classes, and for 50 voters and sigma 7, two to ten classes, the worst at order 2 is [K/2 + 1, K/2 - 1]
+    or [K/2 + 1, K/2 - 2, 1] with 0.637 to 0.638 of order / sigma^2, at order 8 a gap of about ten votes between two
+    classes with 0.64 to 0.66; unanimity becomes the worst at high orders. So a third class adds little, but it adds:
+    two classes alone are not a bound for more.
     """
     number = _number_of_histograms(voters, classes, noise)
     if voters < 1 or classes < 2 or number > MOST_HISTOGRAMS:

@@ -113,31 +113,40 @@ def ratios(cdf: Any, out: Any) -> bool:
 
 
 @njit(cache=True, fastmath={"reassoc", "contract"})
-def weighted_sum(weights: Any, first: Any, second: Any, error: Any) -> Any:
-    """The sum over a lattice of a product, and of the errors in its terms."""
-    total, wrong = 0.0, 0.0
+def weighted_sums(weights: Any, wrong: Any, factors: Any) -> Any:
+    """The sums over a lattice of weights x factors, and of the errors in these products."""
+    total, errors = 0.0, 0.0
     for k in range(weights.size):
-        term = weights[k] * first[k] * second[k]
-        total += term
-        wrong += term * error[k]
-    return total, wrong
+        total += weights[k] * factors[k]
+        errors += wrong[k] * factors[k]
+    return total, errors
 
 
 @njit(cache=True)
-def moved_sums(a: int, b: int, weights: Any, ratio: Any, error: Any, ones: Any, sums: Any, wrong: Any) -> bool:
-    """Every class's sum after a vote went from class a to class b, and its relative error."""
+def moved_sums(a: int, b: int, weights: Any, wrongs: Any, ratio: Any, factors: Any, sums: Any, wrong: Any) -> bool:
+    """Every class's sum after a vote went from class a to class b, and its relative error.
+
+    `wrongs` are the weights times the error of a term, `factors` a buffer. False where doubles cannot hold a sum.
+    """
     strict = ratio.shape[1] - 1
+    factors[:] = 1.0
+    known = (NOBODY, NOBODY)
     for j in range(sums.size):
         shift = 0 if j == a else 2 if j == b else 1
-        first, second = ones, ones
-        if a != NOBODY and j != a:
-            first = ratio[0, strict if a < j else 0, a]
-        if b != NOBODY and j != b:
-            second = ratio[1, strict if b < j else 0, b]
-        total, errors = weighted_sum(weights[shift, j], first, second, error)
+        # Which tables the factors come from; the same for most classes in a row.
+        first = NOBODY if a == NOBODY or j == a else (strict if a < j else 0)
+        second = NOBODY if b == NOBODY or j == b else (strict if b < j else 0)
+        if (first, second) != known:
+            factors[:] = 1.0
+            if first != NOBODY:
+                factors *= ratio[0, first, a]
+            if second != NOBODY:
+                factors *= ratio[1, second, b]
+            known = (first, second)
+        total, errors = weighted_sums(weights[shift, j], wrongs[shift, j], factors)
         if not SMALLEST_SUM < total < math.inf:
             return False
-        sums[j], wrong[j] = total, errors / total + UNIT * error.size
+        sums[j], wrong[j] = total, errors / total + UNIT * (factors.size + 4)
     return True
 
 
@@ -259,17 +268,17 @@ def raise_over_moves(
     weigh(density, cdf, error, weights, peaks)
     if not ratios(cdf, ratio):
         return False
-    ones = np.ones(nodes)
+    wrongs, factors = weights * error, np.empty(nodes)
     sums, wrong, base_wrong, loose = np.empty(classes), np.empty(classes), np.empty(classes), np.empty(classes)
     here, there, upper, extreme = np.empty(classes), np.empty(classes), np.empty(classes), np.empty(classes)
-    if not moved_sums(NOBODY, NOBODY, weights, ratio, error, ones, sums, base_wrong):
+    if not moved_sums(NOBODY, NOBODY, weights, wrongs, ratio, factors, sums, base_wrong):
         return False
     log_probabilities(sums, peaks, log_scale, here)
     for a in range(NOBODY, classes):
         for b in range(NOBODY, classes):
             if not is_needed(a, b, gaps, smallest, replace, cdf.shape[1] == 1):
                 continue
-            if not moved_sums(a, b, weights, ratio, error, ones, sums, wrong):
+            if not moved_sums(a, b, weights, wrongs, ratio, factors, sums, wrong):
                 return False
             log_probabilities(sums, peaks, log_scale, there)
             for j in range(classes):
@@ -339,12 +348,11 @@ def discrete_divergences(
 @njit(cache=True)
 def _probabilities(density: Any, cdf: Any, error: Any, log_scale: float, out: Any) -> None:
     """out[C]: label probabilities, scaled to add up to 1."""
-    classes, nodes = density.shape[1], density.shape[2]
-    weights, peaks, ones = np.empty_like(density), np.empty(classes), np.ones(nodes)
+    classes = density.shape[1]
+    weights, peaks = np.empty_like(density), np.empty(classes)
     weigh(density, cdf, error, weights, peaks)
     for j in range(classes):
-        total, _ = weighted_sum(weights[1, j], ones, ones, error)
-        out[j] = total * math.exp(peaks[j] + log_scale)
+        out[j] = weights[1, j].sum() * math.exp(peaks[j] + log_scale)
     out /= out.sum()
 
 
