@@ -88,6 +88,8 @@ def account_of(
         delta = float(Record.load(path).manifest["scenario"]["privacy"]["delta"])
     account = analyse(votes, mechanism, delta, kind)
     notes = _notes(votes, mechanism, kind)
+    if path.is_dir() and Record.load(path).manifest["scenario"]["privacy"]["noise"] != "real":
+        notes.insert(0, "THIS RUN'S NOISE WAS SEEDED: IT PROTECTED NOBODY, AND NO EPSILON HOLDS FOR IT.")
     if budget is not None:
         if not budget > 0:
             raise InputError(f"--budget {budget:g}: an epsilon above 0")

@@ -333,7 +333,7 @@ def _show_account(found: Any) -> None:
     for column in ("analysis", "epsilon", "may be published"):
         table.add_column(column, justify="right" if column == "epsilon" else "left")
     for name, epsilon, kind in found.account.rows():
-        table.add_row(name, "-" if epsilon is None else f"{epsilon:.4f}", kind)
+        table.add_row(name, *(("-", "does not apply") if epsilon is None else (f"{epsilon:.4f}", kind)))
     out.print(table, highlight=False)
     for note in found.notes:
         out.print(note, markup=False, highlight=False)

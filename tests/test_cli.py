@@ -116,6 +116,8 @@ def test_account_and_tune_read_a_run(call: Call, tmp_path: Path) -> None:
     code, printed, _ = call("account", run, *ACCOUNT)
     assert code == 0
     assert "Noise: discrete" in printed
+    assert "THIS RUN'S NOISE WAS SEEDED" in printed
+    assert "does not apply" in printed
     code, printed, _ = call("tune", run, "--max-loss", "0.4", "--figures", figures)
     assert code == 0
     assert "tuning on private votes is itself not private" in " ".join(printed.split())

@@ -101,8 +101,9 @@ def _noise(privacy: Row) -> str:
     return (
         f"Discrete {kind} {privacy['noise_votes']:g}{test};{warning} epsilon protects {unit} of the answering"
         f" parties ({privacy['analysis']}, delta {privacy['delta']:g}, budget {privacy['epsilon_budget']:g} per"
-        f" {privacy['budget_scope']}); it would be {privacy['epsilon_if_queriers_collude']:.3f} if all queriers pooled"
-        f" their labels, {privacy['epsilon_of_most_exposed_party']:.3f} of them for the answering party counted most."
+        f" {privacy['budget_scope']}); if all queriers pooled their labels it would be"
+        f" {privacy['epsilon_if_queriers_collude']:.3f}, and {privacy['epsilon_of_most_exposed_party']:.3f} for the"
+        " answering party whose votes were counted most."
     )
 
 
