@@ -225,6 +225,58 @@ def compare(
     out.print(f"Figure: {where / 'comparison.png'}", markup=False, highlight=False, soft_wrap=True)
 
 
+@app.command()
+def account(
+    votes: Annotated[Path, typer.Argument(help="Counts in an .npz, .csv or .parquet file, or a run's directory.")],
+    mechanism: Annotated[str | None, typer.Option(help="gnmax, lnmax or confident-gnmax; a run knows its own.")] = None,
+    sigma: Annotated[float | None, typer.Option(help="Gaussian noise, in votes.")] = None,
+    delta: Annotated[float | None, typer.Option(help="The delta of (epsilon, delta).")] = None,
+    scale: Annotated[float | None, typer.Option(help="Laplace noise, in votes.")] = None,
+    threshold: Annotated[float | None, typer.Option(help="Votes that an answer needs, of confident-gnmax.")] = None,
+    sigma1: Annotated[float | None, typer.Option(help="Noise of the threshold test, in votes.")] = None,
+    noise: Annotated[str | None, typer.Option(help="continuous (files) or discrete (runs).")] = None,
+    adjacency: Annotated[str, typer.Option(help="replace (a unit changes its votes) or add-remove.")] = "replace",
+    group_size: Annotated[int | None, typer.Option(help="Votes that are protected together.")] = None,
+    budget: Annotated[float | None, typer.Option(help="Also say how many labels this epsilon pays for.")] = None,
+    figures: Annotated[Path | None, typer.Option(help="Draw epsilon against queries into this folder.")] = None,
+    as_json: JsonFlag = False,
+) -> None:
+    """Privacy accounting of votes by every analysis, and which epsilon may be published."""
+    from capcsim.accounting import account_of, parse_mechanism
+
+    parameters = {"sigma": sigma, "scale": scale, "threshold": threshold, "sigma1": sigma1}
+    wanted = parse_mechanism(votes, mechanism, parameters, adjacency=adjacency, group_size=group_size)
+    found = account_of(votes, wanted, delta, noise=noise, budget=budget, figures=figures)
+    if as_json:
+        _print_json(found.account.to_json())
+    else:
+        _show_account(found)
+
+
+@app.command()
+def tune(
+    votes: Annotated[Path, typer.Argument(help="Counts in an .npz, .csv or .parquet file, or a run's directory.")],
+    max_loss: Annotated[float, typer.Option(help="Label accuracy that may be lost.")] = 0.01,
+    figures: Annotated[Path | None, typer.Option(help="Draw accuracy against sigma into this folder.")] = None,
+    as_json: JsonFlag = False,
+) -> None:
+    """The largest Gaussian noise that label accuracy bears; itself not private on private votes."""
+    from capcsim.accounting import tune_on
+
+    found, path = tune_on(votes, max_loss, figures)
+    if as_json:
+        _print_json(found.to_json())
+        return
+    lost = found.accuracy_without_noise - dict(zip(found.sigmas, found.accuracies, strict=True))[found.sigma]
+    out.print(
+        f"sigma {found.sigma:g}: accuracy against the {found.reference} falls from {found.accuracy_without_noise:.4f}"
+        f" by {lost:.4f}; {found.warning}.",
+        highlight=False,
+    )
+    if path is not None:
+        out.print(f"figure: {path}", markup=False, highlight=False, soft_wrap=True)
+
+
 @app.command("scenario-schema")
 def scenario_schema(as_json: JsonFlag = False) -> None:  # noqa: ARG001 (its output is JSON either way)
     """Print the JSON schema of scenarios, for editors."""
@@ -324,6 +376,19 @@ def _capabilities(status: Any) -> dict[str, Any]:
         "problem": problem,
         "install": status.install,
     }
+
+
+def _show_account(found: Any) -> None:
+    from capcsim.report.tables import new_table
+
+    table = new_table(f"{found.title}, {found.account.queries} queries, delta {found.account.delta:g}")
+    for column in ("analysis", "epsilon", "may be published"):
+        table.add_column(column, justify="right" if column == "epsilon" else "left")
+    for name, epsilon, kind in found.account.rows():
+        table.add_row(name, *(("-", "does not apply") if epsilon is None else (f"{epsilon:.4f}", kind)))
+    out.print(table, highlight=False)
+    for note in found.notes:
+        out.print(note, markup=False, highlight=False)
 
 
 def _show_profile(found: dict[str, Any]) -> None:

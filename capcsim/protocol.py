@@ -31,9 +31,10 @@ from capcsim.crypto.shares import reconstruct, ring_mask, share
 from capcsim.crypto.voting import noisy_argmax, one_hot_argmax
 from capcsim.errors import InputError, PrivacyBudgetExceeded, RecordError
 from capcsim.journal import Journal
-from capcsim.privacy.ledger import Ledger
-from capcsim.privacy.mechanisms import Mechanism
-from capcsim.privacy.noise import largest_noise, real_noise, simulated_noise
+from capcsim.privacy.ledger import Events, Ledger
+from capcsim.privacy.mechanisms import ConfidentGNMax, Event, GNMax, LNMax, Mechanism, NoiseKind
+from capcsim.privacy.noise import Draw, largest_noise, real_draw, simulated_draw
+from capcsim.scenario import Scenario
 from capcsim.seeds import Seeds
 
 Votes = NDArray[np.uint64]
@@ -62,10 +63,12 @@ class PairOutcome:
 class Aggregate:
     """Steps 2 and 3 for one batch.
 
-    `labels` int64[B] is -1 where nothing was released; `refusal` says why, if the budget refused.
+    `labels` int64[B] is -1 where there is none; `opened` bool[B] says which queries went through step 3, answered or
+    not; `refusal` says why the others did not, if the budget refused.
     """
 
     labels: NDArray[np.int64]
+    opened: NDArray[np.bool_]
     refusal: str
 
 
@@ -92,8 +95,8 @@ class NoiseSource(Protocol):
     def name(self, querier: int, query: int, counted: Sequence[int]) -> str:
         """The name of the next draw for this query and counted set."""
 
-    def draw(self, name: str, querier: int, query: int, classes: int) -> NDArray[np.int64]:
-        """Noise int64[C] for the draw of this name."""
+    def draw(self, name: str, querier: int, query: int, classes: int) -> Draw:
+        """All the noise for one query, for the draw of this name."""
 
 
 class RealNoise:
@@ -108,9 +111,9 @@ class RealNoise:
         """A name never used before."""
         return secrets.token_hex(8)
 
-    def draw(self, name: str, querier: int, query: int, classes: int) -> NDArray[np.int64]:  # noqa: ARG002
-        """Noise int64[C]."""
-        return real_noise(self._mechanism, (classes,))
+    def draw(self, name: str, querier: int, query: int, classes: int) -> Draw:  # noqa: ARG002
+        """All the noise for one query."""
+        return real_draw(self._mechanism, 1, classes)
 
 
 class SimulatedNoise:
@@ -125,10 +128,11 @@ class SimulatedNoise:
         """The same name for the same query and counted set."""
         return sha256(repr((querier, query, tuple(counted))).encode()).hexdigest()[:16]
 
-    def draw(self, name: str, querier: int, query: int, classes: int) -> NDArray[np.int64]:
-        """Noise int64[C]."""
-        generator = self._seeds.generator("noise", querier, query, int(name, 16))
-        return simulated_noise(self._mechanism, (classes,), generator)
+    def draw(self, name: str, querier: int, query: int, classes: int) -> Draw:
+        """All the noise for one query."""
+        return simulated_draw(
+            self._mechanism, 1, classes, self._seeds.generator("noise", querier, query, int(name, 16))
+        )
 
 
 class Collaboration:
@@ -157,27 +161,37 @@ class Collaboration:
         self._released = {
             (entry["querier"], entry["query"], entry["counted"]): int(entry["label"]) for entry in earlier
         }
-        self._settled: Counter[str] = Counter()
+        self._settled: dict[str, Events] = {}
+        self._refusals: dict[str, str] = {}
         self._lost = self._lost_charges({(entry["querier"], entry["query"], entry["draw"]) for entry in earlier})
+        self._draws = {(entry["querier"], entry["query"], entry["counted"]): str(entry["draw"]) for entry in earlier}
 
     def answering(self, querier: int) -> tuple[Voter, ...]:
         """Every voter but the querying party's own: it never answers its own query."""
         return tuple(voter for voter in self.voters if voter.party != querier)
 
     def affordable(self, querier: int, at_most: int) -> int:
-        """How many more labels, up to `at_most`, this run can release on a querying party's account."""
-        account = self.ledger.account(querier)
-        gone = self._settled[account] + self._lost[account] + self.ledger.torn()
-        return self.ledger.affordable(gone + at_most) - gone
+        """How many more labels, up to `at_most`, this run can release to a querying party.
+
+        Where the analysis looks at the votes nobody knows beforehand: all of them, until the budget has refused one.
+        """
+        accounts = self.ledger.accounts(querier, {voter.party for voter in self.answering(querier)})
+        if not self.ledger.accountant.foreseeable:
+            return 0 if self._refusals.keys() & set(accounts) else at_most
+        return min(self.ledger.room(self._gone(account), at_most) for account in accounts)
 
     def refusal(self, querier: int) -> str:
-        """Why the account has no room for one more label."""
-        return str(self.ledger.refusal(querier, self.ledger.charged(querier) + 1))
+        """Why there is no room for one more label."""
+        parties = {voter.party for voter in self.answering(querier)}
+        told = [
+            self._refusals[account] for account in self.ledger.accounts(querier, parties) if account in self._refusals
+        ]
+        return told[-1] if told else str(self.ledger.refusal(querier, parties))
 
     def aggregate(self, querier: int, queries: Sequence[int], counted: Sequence[int]) -> Aggregate:
         """Steps 2 and 3 for a batch of queries and the voters that are counted.
 
-        Each label is reserved in the ledger before its noise is drawn. When the budget refuses, the rest of
+        Each query is reserved in the ledger before its noise is drawn. When the budget refuses, the rest of
         the batch stays unlabelled. Raises InputError when an own or unknown voter is counted.
         """
         counted = sorted(counted)
@@ -185,53 +199,81 @@ class Collaboration:
         if not counted or not allowed.issuperset(counted):
             raise InputError(f"counted set {counted}: at least one voter, and none of querier {querier}'s own")
         key = "".join("1" if voter in set(counted) else "0" for voter in range(len(self.voters)))
+        fresh = [query for query in queries if (querier, query, key) not in self._released]
+        draws, refusal = self._reserve_and_draw(querier, fresh, counted)
+        if draws:
+            self._open(querier, fresh[: len(draws)], counted, key, draws)
         labels = np.array([self._released.get((querier, query, key), -1) for query in queries], np.int64)
-        fresh = [position for position, label in enumerate(labels) if label < 0]
-        draws, refusal = self._reserve_and_draw(querier, [queries[i] for i in fresh], counted)
-        fresh = fresh[: len(draws)]
-        if fresh:
-            rows = [queries[position] for position in fresh]
-            noise = ReleaseNoise(np.stack([drawn for _, drawn in draws]), ring_bits=self._ring_bits())
-            release = self._release(querier, rows, counted, noise)
-            for position, query, (draw, _), label in zip(fresh, rows, draws, release.labels, strict=True):
-                entry = {"querier": querier, "query": query, "counted": key, "draw": draw, "label": int(label)}
-                self._journal.append({"kind": "release", **entry})
-                self._released[querier, query, key] = int(label)
-                labels[position] = label
-        self._settled[self.ledger.account(querier)] += int((labels >= 0).sum())
-        return Aggregate(labels, refusal)
+        opened = np.array([(querier, query, key) in self._released for query in queries], np.bool_)
+        parties = {self.voters[voter].party for voter in counted}
+        for query, label in zip(np.array(queries)[opened], labels[opened], strict=True):
+            self._settle(querier, int(query), self._draws[querier, int(query), key], parties, answered=label >= 0)
+        return Aggregate(labels, opened, refusal)
 
-    def _ring_bits(self) -> int:
-        """The public width of step 3: 16 bits where counts and noise surely fit, at half the cost of 32."""
-        return release_ring_bits(len(self.voters), self.ledger.accountant.mechanism)
+    def _open(
+        self, querier: int, rows: Sequence[int], counted: Sequence[int], key: str, draws: list[tuple[str, Draw]]
+    ) -> None:
+        """Step 3 for queries that were reserved; what comes out is written down before anything else is done."""
+        noise = release_noise(self.ledger.accountant.mechanism, [drawn for _, drawn in draws], len(self.voters))
+        release = self._release(querier, rows, counted, noise)
+        for query, (draw, _), label in zip(rows, draws, release.labels, strict=True):
+            entry = {"querier": querier, "query": query, "counted": key, "draw": draw, "label": int(label)}
+            self._journal.append({"kind": "release", **entry})
+            self._released[querier, query, key] = int(label)
+            self._draws[querier, query, key] = draw
 
-    def _lost_charges(self, released: set[tuple[int, int, str]]) -> Counter[str]:
+    def _settle(self, querier: int, query: int, draw: str, parties: set[int], *, answered: bool) -> None:
+        """The querying party's report to the ledger; and what this run has spent with it."""
+        if isinstance(self.ledger.accountant.mechanism, ConfidentGNMax):
+            (self.ledger.release if answered else self.ledger.refund)(querier, query, draw)
+        for account in self.ledger.accounts(querier, parties):
+            self._settled.setdefault(account, Counter())[Event(answered)] += 1
+
+    def _gone(self, account: str) -> Events:
+        """What this run can no longer spend on an account."""
+        return self._settled.get(account, Counter()) + self._lost.get(account, Counter()) + self.ledger.torn()
+
+    def _lost_charges(self, released: set[tuple[int, int, str]]) -> dict[str, Events]:
         """By account, the charges of a killed run whose label will never come; raises RecordError."""
-        charged = self.ledger.reserved()
-        if not released <= charged:
-            querier, query, _ = min(released - charged)
+        charges, lost = self.ledger.charges(), dict[str, Events]()
+        if not released <= charges.keys():
+            querier, query, _ = min(released - charges.keys())
             raise RecordError(
                 f"{self._journal.path}: the label of query {query} of querying party {querier} went out, but the"
                 " ledger has no charge for it; restore the ledger from a copy"
             )
-        if self._noise.repeats:
-            return Counter()
-        return Counter(self.ledger.account(querier) for querier, _, _ in charged - released)
+        for key in () if self._noise.repeats else charges.keys() - released:
+            for account in self.ledger.accounts(key[0], charges[key].parties):
+                lost.setdefault(account, Counter())[charges[key].event] += 1
+        return lost
 
     def _reserve_and_draw(
         self, querier: int, queries: Sequence[int], counted: Sequence[int]
-    ) -> tuple[list[tuple[str, NDArray[np.int64]]], str]:
+    ) -> tuple[list[tuple[str, Draw]], str]:
         """Named noise for as many of the queries as the budget allows, and why it stopped."""
-        draws: list[tuple[str, NDArray[np.int64]]] = []
+        draws: list[tuple[str, Draw]] = []
         classes = self.votes[querier].shape[-1]
+        parties = sorted({self.voters[voter].party for voter in counted})
         for query in queries:
             name = self._noise.name(querier, query, counted)
             try:
-                self.ledger.reserve(querier, query, name)
+                self.ledger.reserve(querier, query, name, parties=parties, log_q=self._log_q(querier, query, counted))
             except PrivacyBudgetExceeded as refused:
+                self._refusals[refused.account] = str(refused)
                 return draws, str(refused)
             draws.append((name, self._noise.draw(name, querier, query, classes)))
         return draws, ""
+
+    def _log_q(self, querier: int, query: int, counted: Sequence[int]) -> float:
+        """What a data-dependent analysis needs of the votes; in life nobody could compute it."""
+        if self.ledger.accountant.foreseeable:
+            return 0.0
+        from capcsim.privacy.theorem6 import log_q
+
+        counts = reconstruct(np.stack(sum_shares(self.votes[querier][:, list(counted)][:, :, [query]])), VOTE_RING_BITS)
+        mechanism = self.ledger.accountant.mechanism
+        argmax = mechanism.argmax if isinstance(mechanism, ConfidentGNMax) else mechanism
+        return float(log_q(counts, argmax, NoiseKind.DISCRETE)[0])
 
     def _release(self, querier: int, rows: Sequence[int], counted: Sequence[int], noise: ReleaseNoise) -> Release:
         """Sum the counted shares on both sides, then step 3."""
@@ -246,9 +288,34 @@ class Collaboration:
         return release
 
 
-def release_ring_bits(voters: int, mechanism: Mechanism) -> int:
-    """16 where counts and noise stay below 2^15, else 32, which the scenario guarantees."""
-    return 16 if voters + largest_noise(mechanism) < 1 << 15 else VOTE_RING_BITS
+def mechanism_of(scenario: Scenario) -> Mechanism:
+    """The mechanism, with the number of votes that one protected unit, or group of them, can move."""
+    privacy = scenario.privacy
+    votes_of_a_unit = scenario.parties.virtual_per_party if privacy.unit == "party" else 1
+    moved_votes = votes_of_a_unit * privacy.corrupted_parties
+    if privacy.mechanism == "lnmax":
+        assert privacy.scale is not None, "the scenario checks this"
+        return LNMax(privacy.scale, moved_votes)
+    assert privacy.sigma is not None, "the scenario checks this"
+    if privacy.mechanism == "gnmax":
+        return GNMax(privacy.sigma, moved_votes)
+    assert privacy.threshold is not None, "the scenario checks this"
+    assert privacy.sigma1 is not None, "the scenario checks this"
+    return ConfidentGNMax(privacy.sigma, privacy.threshold, privacy.sigma1, moved_votes)
+
+
+def release_noise(mechanism: Mechanism, draws: Sequence[Draw], voters: int) -> ReleaseNoise:
+    """What the guardian brings to step 3 for some queries.
+
+    Its width is public: 16 bits where counts, threshold and noise stay below 2^15, at half the cost of 32, which the
+    scenario guarantees.
+    """
+    ring_bits = 16 if voters + largest_noise(mechanism) < 1 << 15 else VOTE_RING_BITS
+    votes = np.concatenate([draw.votes for draw in draws])
+    if not isinstance(mechanism, ConfidentGNMax):
+        return ReleaseNoise(votes, ring_bits=ring_bits)
+    top = np.concatenate([draw.top for draw in draws if draw.top is not None])
+    return ReleaseNoise(votes, int(mechanism.threshold), top, ring_bits)
 
 
 def sum_shares(shares: Votes) -> tuple[Votes, Votes]:
@@ -289,7 +356,7 @@ def count_programs(
         yield Mark(scope=Scope.QUERY)
         present = np.zeros(len(querier_shares), np.uint8)
         present[list(counted)] = 1
-        noise = real_noise(mechanism, (batch, classes))
+        noise = release_noise(mechanism, [real_draw(mechanism, batch, classes)], len(querier_shares))
         yield Mark(scope=Scope.PAIR)
         yield Send(np.packbits(present).tobytes())
         return noise

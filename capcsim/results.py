@@ -13,11 +13,12 @@ from capcsim.backend import Capabilities
 from capcsim.costs.measured import Measurements
 from capcsim.learning.datasets import Dataset
 from capcsim.learning.metrics import Quality
+from capcsim.privacy.accountant import Accountant
 from capcsim.privacy.ledger import Ledger
 from capcsim.protocol import Voter
 from capcsim.record import TABLES, Record
 from capcsim.scenario import Scenario
-from capcsim.simulation.world import QueryRow, Simulated
+from capcsim.simulation.world import UNANSWERED, QueryRow, Simulated
 
 CURVE_POINTS = 13
 
@@ -92,6 +93,7 @@ def summarise(record: Record, outcome: Outcome) -> dict[str, Any]:
         "release": outcome.capabilities.release,
         "parties": scenario.parties.count,
         "voters": scenario.voters,
+        "classes": outcome.dataset.classes,
         "execution": _execution(outcome),
         "privacy": _privacy(outcome),
         "queriers": queriers,
@@ -132,6 +134,7 @@ def _querier(outcome: Outcome, querier: int) -> dict[str, Any]:
         "latency_median_s": median(latencies_s) if latencies_s else None,
         "latency_max_s": max(latencies_s, default=None),
         "bytes": sum(message.nbytes for message in messages if message.network),
+        "unanswered": sum(row.why == UNANSWERED for row in rows),
         "stopped": _stopped(outcome, querier, rows),
     }
 
@@ -141,9 +144,11 @@ def _stopped(outcome: Outcome, querier: int, rows: Sequence[QueryRow]) -> str:
     wanted, ledger = outcome.scenario.queries.per_querier, outcome.ledger
     lost = sum("no quorum" in row.why for row in rows)
     without = f"; {lost} stayed without a label for lack of a quorum" if lost else ""
+    unanswered = sum(row.why == UNANSWERED for row in rows)
+    without += f"; {unanswered} stayed unanswered, below the threshold" if unanswered else ""
     reason = outcome.simulated.stopped.get(querier)
     if reason is None and len(rows) < wanted:
-        reason = str(ledger.refusal(querier, ledger.charged(querier) + 1))
+        reason = str(ledger.refusal(querier))
     return (reason or f"asked all {wanted} queries") + without
 
 
@@ -170,18 +175,27 @@ def _execution(outcome: Outcome) -> dict[str, Any]:
 
 def _privacy(outcome: Outcome) -> dict[str, Any]:
     privacy, ledger = outcome.scenario.privacy, outcome.ledger
+    mechanism = ledger.accountant.mechanism
+    published = Accountant(mechanism, privacy.delta)
     return {
         "mechanism": privacy.mechanism,
-        "noise_votes": ledger.accountant.mechanism.scale,
+        "noise_votes": mechanism.scale,
+        "threshold": privacy.threshold,
+        "threshold_noise_votes": privacy.sigma1,
         "noise": privacy.noise,
-        "moved_votes": ledger.accountant.mechanism.moved_votes,
+        "moved_votes": mechanism.moved_votes,
         "epsilon_budget": privacy.epsilon,
         "delta": privacy.delta,
         "budget_scope": privacy.budget_scope,
         "unit": privacy.unit,
+        "corrupted_parties": privacy.corrupted_parties,
         "analysis": privacy.analysis,
-        "releasable": privacy.noise == "real",
+        "releasable": privacy.noise == "real" and ledger.accountant.releasable,
+        "labels_affordable_data_independent": published.affordable(
+            privacy.epsilon, outcome.scenario.queries.per_querier
+        ),
         "epsilon_if_queriers_collude": ledger.epsilon_coalition(),
+        "epsilon_of_most_exposed_party": ledger.epsilon_most_exposed(),
     }
 
 
@@ -220,8 +234,8 @@ def _waiting(outcome: Outcome) -> dict[str, int]:
 
 
 def _epsilon_curve(outcome: Outcome) -> dict[str, list[float | None]]:
-    """Epsilon against labels, for the figure: the bound that is charged, and the analytic Gaussian."""
-    accountant = outcome.ledger.accountant
+    """Data-independent epsilon against labels, for the figure: the pessimistic bound, and the analytic Gaussian."""
+    accountant = Accountant(outcome.ledger.accountant.mechanism, outcome.scenario.privacy.delta)
     most = max(outcome.ledger.charged(querier) for querier in range(outcome.scenario.parties.queriers))
     # More points where the curve bends most.
     labels = sorted({round(most * x**2) for x in np.linspace(0, 1, CURVE_POINTS)})

@@ -27,10 +27,19 @@ from capcsim.learning.models import Classifier
 from capcsim.learning.partition import partition
 from capcsim.learning.selection import select
 from capcsim.learning.training import TrainingTask, train_all
-from capcsim.privacy.accountant import Accountant
+from capcsim.privacy.accountant import ANALYSES, Accountant
 from capcsim.privacy.ledger import BudgetScope, Ledger
-from capcsim.privacy.mechanisms import GNMax, LNMax, Mechanism
-from capcsim.protocol import Collaboration, NoiseSource, RealNoise, SimulatedNoise, Voter, Votes, share_votes
+from capcsim.privacy.mechanisms import ConfidentGNMax
+from capcsim.protocol import (
+    Collaboration,
+    NoiseSource,
+    RealNoise,
+    SimulatedNoise,
+    Voter,
+    Votes,
+    mechanism_of,
+    share_votes,
+)
 from capcsim.record import Record
 from capcsim.results import Outcome, read_votes, summarise, write_tables, write_votes
 from capcsim.scenario import Network, Scenario
@@ -95,8 +104,8 @@ class Job:
         self.backend = registry.load(scenario.protocol.backend, scenario.protocol.options)
         self.dataset = load_dataset(scenario.data)
         self.parts = partition(self.dataset, scenario, self.seeds)
-        self.mechanism = _mechanism(scenario)
-        self.accountant = Accountant(self.mechanism, scenario.privacy.delta)
+        self.mechanism = mechanism_of(scenario)
+        self.accountant = ANALYSES[scenario.privacy.analysis](self.mechanism, scenario.privacy.delta)
         self.models: list[Classifier] = []
         self.voters: list[Voter] = []
         self.own: list[Classifier] = []
@@ -132,9 +141,12 @@ class Job:
     def plan_queries(self) -> None:
         """What each querying party asks about, and everybody's votes on it by the reference."""
         wanted, privacy = self.scenario.queries.per_querier, self.scenario.privacy
-        # Without a deadline every query that is asked is charged; with one it may be lost and another asked.
-        self.affordable = self.accountant.affordable(privacy.epsilon, wanted)
-        count = wanted if self.scenario.protocol.deadline_s is not None else self.affordable
+        self.affordable = wanted
+        if isinstance(self.accountant, Accountant):
+            self.affordable = self.accountant.affordable(privacy.epsilon, wanted)
+        # A query that is lost, or stays unanswered, leaves room for another.
+        loses = self.scenario.protocol.deadline_s is not None or isinstance(self.mechanism, ConfidentGNMax)
+        count = wanted if loses else self.affordable
         self.planned = [count] * self.scenario.parties.queriers
         for querier in range(self.scenario.parties.queriers):
             pool = self.parts.pools[querier]
@@ -285,14 +297,3 @@ class Job:
         for rows in self.asked:
             digest.update(rows.astype(np.int64).tobytes())
         return digest.hexdigest()[:32]
-
-
-def _mechanism(scenario: Scenario) -> Mechanism:
-    """The mechanism, with the number of votes that one protected unit can move."""
-    privacy = scenario.privacy
-    moved_votes = scenario.parties.virtual_per_party if privacy.unit == "party" else 1
-    if privacy.mechanism == "gnmax":
-        assert privacy.sigma is not None, "the scenario checks this"
-        return GNMax(privacy.sigma, moved_votes)
-    assert privacy.scale is not None, "the scenario checks this"
-    return LNMax(privacy.scale, moved_votes)

@@ -71,15 +71,29 @@ class Queries(Section):
 class Privacy(Section):
     """The noise, the budget, and who shares it."""
 
-    mechanism: Literal["gnmax", "lnmax"] = "gnmax"
-    sigma: Noise | None = Field(None, description="discrete Gaussian noise, in votes; for gnmax")
+    mechanism: Literal["gnmax", "lnmax", "confident-gnmax"] = "gnmax"
+    sigma: Noise | None = Field(None, description="discrete Gaussian noise, in votes; for gnmax and confident-gnmax")
     scale: Noise | None = Field(None, description="discrete Laplace noise, in votes; for lnmax")
+    threshold: Annotated[int, Field(ge=0, le=1 << 20, strict=True)] | None = Field(
+        None, description="votes that the largest count needs, with its noise, for an answer; for confident-gnmax"
+    )
+    sigma1: Noise | None = Field(
+        None, description="discrete Gaussian noise of the threshold test, in votes; for confident-gnmax"
+    )
     epsilon: Positive
     delta: Annotated[float, Field(gt=0, lt=1, strict=True)]
     noise: Literal["real", "simulation"] = Field("real", description="simulation: seeded, protects nobody")
-    analysis: Literal["data-independent"] = "data-independent"
-    budget_scope: Literal["querier", "coalition"] = "querier"
+    analysis: Literal["data-independent", "theorem6-mironov"] = Field(
+        "data-independent",
+        description="what the budget is judged by; theorem6-mironov is the paper's, which depends on private votes",
+    )
+    budget_scope: Literal["querier", "coalition", "party"] = Field(
+        "querier", description="one for each querying party, one for all, or one for each answering party"
+    )
     unit: Literal["party", "record"] = Field("party", description="what epsilon protects")
+    corrupted_parties: Count = Field(
+        1, description="units that are protected together: parties that pool what they know"
+    )
 
 
 class Protocol(Section):
@@ -186,19 +200,29 @@ def _check_parties(scenario: Scenario) -> None:
         raise ScenarioError("data.path", data.path and str(data.path), allowed)
 
 
+# What each mechanism takes, in votes.
+NOISE_KEYS = {"gnmax": ("sigma",), "lnmax": ("scale",), "confident-gnmax": ("sigma", "threshold", "sigma1")}
+
+
 def _check_privacy(scenario: Scenario) -> None:
     privacy = scenario.privacy
-    wanted, other = ("sigma", "scale") if privacy.mechanism == "gnmax" else ("scale", "sigma")
-    noise = getattr(privacy, wanted)
-    if noise is None:
-        allowed = f"a number of votes above 0 for {privacy.mechanism}"
-        if getattr(privacy, other) is not None:
-            allowed += f", in place of privacy.{other} (--set privacy.{other}= removes it)"
-        raise ScenarioError(f"privacy.{wanted}", None, allowed)
-    if getattr(privacy, other) is not None:
-        allowed = f"remove it: {privacy.mechanism} takes privacy.{wanted}"
-        raise ScenarioError(f"privacy.{other}", getattr(privacy, other), allowed)
-    room = (1 << 31) - int(40 * noise)
+    wanted = NOISE_KEYS[privacy.mechanism]
+    others = [key for key in ("sigma", "scale", "threshold", "sigma1") if key not in wanted]
+    given = [key for key in others if getattr(privacy, key) is not None]
+    for key in wanted:
+        if getattr(privacy, key) is None:
+            allowed = f"a number of votes{'' if key == 'threshold' else ' above 0'} for {privacy.mechanism}"
+            if given:
+                allowed += f", in place of privacy.{given[0]} (--set privacy.{given[0]}= removes it)"
+            raise ScenarioError(f"privacy.{key}", None, allowed)
+    for key in given:
+        allowed = f"remove it: {privacy.mechanism} takes {' and '.join(f'privacy.{name}' for name in wanted)}"
+        raise ScenarioError(f"privacy.{key}", getattr(privacy, key), allowed)
+    if privacy.corrupted_parties >= scenario.parties.count:
+        allowed = f"fewer than parties.count = {scenario.parties.count}"
+        raise ScenarioError("privacy.corrupted_parties", privacy.corrupted_parties, allowed)
+    noise = max(privacy.sigma or 0, privacy.scale or 0, privacy.sigma1 or 0)
+    room = (1 << 31) - int(40 * noise) - (privacy.threshold or 0)
     if scenario.voters >= room:
         allowed = f"fewer than {room // scenario.parties.virtual_per_party}: votes and noise must fit a ring of 2^32"
         raise ScenarioError("parties.count", scenario.parties.count, allowed)

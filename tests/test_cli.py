@@ -74,6 +74,100 @@ def test_json_is_one_object_and_nothing_else(call: Call, tmp_path: Path) -> None
     assert schema["title"] == "Scenario"
 
 
+ACCOUNT = ["--mechanism", "gnmax", "--sigma", "3", "--delta", "1e-5"]
+COUNTS = "7,2,1\n3,3,4\n10,0,0\n"
+
+
+def test_account_prints_every_analysis_with_its_kind(call: Call, tmp_path: Path) -> None:
+    votes = tmp_path / "votes.csv"
+    votes.write_text(COUNTS)
+    code, printed, errors = call("account", str(votes), *ACCOUNT, "--json")
+    assert (code, errors) == (0, "")
+    found = json.loads(printed)
+    assert list(found) == ["queries", "delta", "epsilon", "releasable", "order"]
+    assert found["queries"] == 3
+    figures = tmp_path / "figures"
+    code, printed, _ = call("account", str(votes), *ACCOUNT, "--budget", "20", "--figures", str(figures))
+    assert code == 0
+    assert "gnmax, sigma 3, 3 queries" in printed
+    assert "not releasable (data-dependent)" in printed
+    assert f"{found['epsilon']['data_dependent']['exact']:.4f}" in printed
+    assert "Epsilon 20 pays for" in printed
+    assert (figures / "epsilon-against-queries.png").stat().st_size > 10_000
+
+
+def test_account_takes_every_mechanism(call: Call, tmp_path: Path) -> None:
+    votes = tmp_path / "votes.csv"
+    votes.write_text("a,b,answered\n5,4,1\n3,3,0\n")
+    confident = ["--mechanism", "confident-gnmax", "--sigma", "3", "--threshold", "4", "--sigma1", "2"]
+    for options in (["--mechanism", "lnmax", "--scale", "2"], confident):
+        code, printed, _ = call("account", str(votes), *options, "--delta", "1e-5")
+        assert code == 0
+        assert "privacy loss distribution" in printed
+    assert "1 queries were answered, the others charged for the test alone" in printed
+    assert "threshold 4 with sigma1 2" in printed
+
+
+def test_account_and_tune_read_a_run(call: Call, tmp_path: Path) -> None:
+    run, figures = str(tmp_path / "run"), str(tmp_path / "figures")
+    assert call("run", "smoke", "-o", run, "--json", *QUICK)[0] == 0
+    code, printed, _ = call("account", run, "--json")
+    assert code == 0
+    found = json.loads(printed)
+    assert (found["queries"], found["delta"]) == (4, 1e-5)
+    assert found["epsilon"]["data_independent"]["analytic"] is None, "the run's noise is discrete"
+    code, printed, _ = call("account", run, *ACCOUNT)
+    assert code == 0
+    assert "Noise: discrete" in printed
+    assert "THIS RUN'S NOISE WAS SEEDED" in printed
+    assert "does not apply" in printed
+    code, printed, _ = call("tune", run, "--max-loss", "0.4", "--figures", figures)
+    assert code == 0
+    assert "tuning on private votes is itself not private" in " ".join(printed.split())
+    assert (tmp_path / "figures" / "accuracy-against-sigma.png").stat().st_size > 10_000
+    code, printed, _ = call("tune", run, "--max-loss", "0.4", "--json")
+    assert json.loads(printed)["private"] is False
+
+
+@pytest.mark.parametrize(
+    ("options", "says"),
+    [
+        (["--mechanism", "gnmax", "--sigma", "3"], "--delta is missing"),
+        (["--mechanism", "gnmax", "--delta", "1e-5"], "--sigma is missing: a number of votes for gnmax"),
+        (["--delta", "1e-5"], "--mechanism: give one of gnmax, lnmax, confident-gnmax"),
+        (["--mechanism", "exponential", "--delta", "1e-5"], "--mechanism exponential: choose one of"),
+        ([*ACCOUNT, "--scale", "2"], "--scale 2: gnmax has no such parameter"),
+        ([*ACCOUNT, "--delta", "1"], "delta = 1.0: it must lie strictly between 0 and 1"),
+        ([*ACCOUNT, "--sigma", "0"], "sigma = 0.0: the noise needs a finite parameter above 0"),
+        ([*ACCOUNT, "--noise", "pink"], "--noise pink: choose continuous or discrete"),
+        ([*ACCOUNT, "--adjacency", "far"], "--adjacency far: choose replace or add-remove"),
+        ([*ACCOUNT, "--group-size", "0"], "the protected unit casts at least one vote"),
+        ([*ACCOUNT, "--budget", "0"], "--budget 0: an epsilon above 0"),
+        (
+            [
+                "--mechanism",
+                "confident-gnmax",
+                "--sigma",
+                "3",
+                "--threshold",
+                "2.5",
+                "--sigma1",
+                "1",
+                "--delta",
+                "1e-5",
+            ],
+            "--threshold 2.5: a whole number of votes",
+        ),
+    ],
+)
+def test_account_says_what_is_wrong_in_one_line(call: Call, tmp_path: Path, options: list[str], says: str) -> None:
+    (tmp_path / "votes.csv").write_text(COUNTS)
+    code, printed, errors = call("account", str(tmp_path / "votes.csv"), *options)
+    assert (code, printed) == (2, "")
+    assert says in errors
+    assert errors.count("\n") == 1
+
+
 def test_run_without_a_folder_makes_one_under_runs(call: Call, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.chdir(tmp_path)
     code, printed, _ = call("run", "smoke", "--json", *QUICK)

@@ -15,9 +15,10 @@ from capcsim.crypto.programs import run_local
 from capcsim.crypto.shares import reconstruct, share
 from capcsim.errors import InputError, RecordError
 from capcsim.journal import Journal
-from capcsim.privacy.accountant import Accountant
+from capcsim.privacy.accountant import Accountant, PaperAccountant
 from capcsim.privacy.ledger import BudgetScope, Ledger
-from capcsim.privacy.mechanisms import GNMax
+from capcsim.privacy.mechanisms import ConfidentGNMax, GNMax, Mechanism
+from capcsim.privacy.noise import Draw
 from capcsim.protocol import (
     Collaboration,
     NoiseSource,
@@ -37,6 +38,7 @@ PARTIES, CLASSES, QUERIES = 6, 4, 5
 PUBLIC = PublicModel((), (1,), CLASSES, 37, 24)
 VOTERS = [Voter(index, index // 2, Prepared(PUBLIC, None)) for index in range(2 * PARTIES)]  # two models a party
 Build = Callable[..., Collaboration]
+GNMAX, CONFIDENT = GNMax(7.0), ConfidentGNMax(7.0, 8, 20.0)
 
 
 class NoNoise:
@@ -48,7 +50,7 @@ class NoNoise:
         return f"{querier} {query} {counted}"
 
     def draw(self, name: str, querier: int, query: int, classes: int) -> Any:
-        return np.zeros(classes, np.int64)
+        return Draw(np.zeros((1, classes), np.int64), np.zeros(1, np.int64))
 
 
 def one_hot(votes: list[list[int]]) -> Any:
@@ -61,9 +63,16 @@ def build(tmp_path: Path) -> Iterator[Build]:
     """A collaboration in which querying party 0 asks, on files that outlive it."""
     with ExitStack() as stack:
 
-        def make(votes: Any, noise: NoiseSource | None = None, budget: float = 9.0, backend: Any = None) -> Any:
-            accountant = Accountant(GNMax(7.0), 1e-5)
-            ledger = Ledger(tmp_path / "ledger", accountant, budget, BudgetScope.QUERIER)
+        def make(
+            votes: Any,
+            noise: NoiseSource | None = None,
+            budget: float = 9.0,
+            backend: Any = None,
+            mechanism: Mechanism = GNMAX,
+            analysis: type[Accountant] | type[PaperAccountant] = Accountant,
+            scope: BudgetScope = BudgetScope.QUERIER,
+        ) -> Any:
+            ledger = Ledger(tmp_path / "ledger", analysis(mechanism, 1e-5), budget, scope)
             stack.enter_context(closing(ledger))
             releases = stack.enter_context(Journal(tmp_path / "releases"))
             noise = noise or NoNoise()
@@ -193,7 +202,7 @@ def test_the_charge_is_on_disk_before_the_noise_is_drawn(build: Build, tmp_path:
 def test_seeded_noise_depends_on_seed_query_and_counted_set() -> None:
     def draw(seed: int, query: int, counted: range) -> list[int]:
         noise = SimulatedNoise(GNMax(40.0), Seeds(seed))
-        found: list[int] = noise.draw(noise.name(0, query, list(counted)), 0, query, 8).tolist()
+        found: list[int] = noise.draw(noise.name(0, query, list(counted)), 0, query, 8).votes[0].tolist()
         return found
 
     draws = [draw(1, 0, range(9)), draw(2, 0, range(9)), draw(1, 1, range(9)), draw(1, 0, range(8))]
@@ -211,6 +220,100 @@ def test_the_real_release_gives_the_same_labels_as_the_open_one(build: Build) ->
         (Path(in_the_open._journal.path).parent / file).unlink()
     executed = build(votes, noise, backend=PlaintextBackend())
     assert np.array_equal(executed.aggregate(0, range(5), range(2, 12)).labels, labels)
+
+
+@pytest.mark.parametrize("backend", [None, PlaintextBackend()], ids=["in the open", "Yao"])
+def test_a_query_below_the_threshold_gets_no_label_and_is_refunded(build: Build, backend: Any) -> None:
+    """Ten votes for class 0 on queries 0 and 2, five and five on query 1; an answer needs eight."""
+    votes = one_hot([[0, 0, 0]] * 7 + [[0, 1, 0]] * 5)
+    collaboration = build(votes, mechanism=CONFIDENT, backend=backend)
+    found = collaboration.aggregate(0, range(3), range(2, 12))
+    assert found.labels.tolist() == [0, -1, 0]
+    assert found.opened.tolist() == [True] * 3
+    ledger = collaboration.ledger
+    assert ledger.charged(0) == 2
+    assert ledger.epsilon(0) == ledger.accountant.epsilon(2, unanswered=1) < ledger.accountant.epsilon(3)
+
+
+def test_the_threshold_test_has_noise_of_its_own(build: Build) -> None:
+    votes = one_hot([[0] * 40] * 12)
+    labels = build(votes, SimulatedNoise(CONFIDENT, Seeds(1)), mechanism=CONFIDENT).aggregate(
+        0, range(40), range(2, 12)
+    )
+    assert 0 < (labels.labels < 0).sum() < 40, "with noise 20 a count of ten passes eight now and then"
+
+
+def test_an_unanswered_query_stays_so_after_a_kill(build: Build) -> None:
+    votes = one_hot([[0, 0, 0]] * 7 + [[0, 1, 0]] * 5)
+    first = build(votes, RealNoise(CONFIDENT), mechanism=CONFIDENT)
+    labels = first.aggregate(0, range(3), range(2, 12)).labels
+    spent = first.ledger.epsilon(0)
+    stop(first)
+    again = build(votes, RealNoise(CONFIDENT), mechanism=CONFIDENT)
+    assert again.ledger.epsilon(0) == spent
+    assert np.array_equal(again.aggregate(0, range(3), range(2, 12)).labels, labels)
+    assert again.ledger.epsilon(0) == spent
+
+
+def test_a_report_that_a_kill_swallowed_is_made_again(build: Build, tmp_path: Path) -> None:
+    votes = one_hot([[0, 0, 0]] * 7 + [[0, 1, 0]] * 5)
+    first = build(votes, mechanism=CONFIDENT)
+    first.aggregate(0, [1], range(2, 12))
+    spent = first.ledger.epsilon(0)
+    stop(first)
+    lines = (tmp_path / "ledger").read_bytes().splitlines(keepends=True)
+    assert b"refund" in lines[-1]
+    (tmp_path / "ledger").write_bytes(b"".join(lines[:-1]))
+    again = build(votes, mechanism=CONFIDENT)
+    assert again.ledger.epsilon(0) > spent, "without the report the charge is whole"
+    again.aggregate(0, [1], range(2, 12))
+    assert again.ledger.epsilon(0) == spent
+
+
+def test_what_stays_unanswered_leaves_room_for_more(build: Build) -> None:
+    votes = one_hot([[0] * 400] * 7 + [[1] * 400] * 5)
+    collaboration = build(votes, mechanism=CONFIDENT, budget=1.6)
+    whole = collaboration.affordable(0, 99)
+    counted = [4, 5, 6, 7, 8, 9]  # three against three; an answer needs eight
+    unanswered = 0
+    while collaboration.affordable(0, 1):
+        assert collaboration.aggregate(0, [unanswered], counted).opened.all()
+        unanswered += 1
+    assert unanswered > 2 * whole > 0
+    assert "would take epsilon" in collaboration.aggregate(0, [399], counted).refusal
+    assert collaboration.ledger.epsilon(0) <= 1.6
+
+
+def test_the_papers_analysis_charges_clear_votes_less(build: Build) -> None:
+    clear, split = one_hot([[0] * 200] * 12), one_hot([[0] * 200] * 7 + [[1] * 200] * 5)
+    labels = []
+    for votes in (clear, split):
+        collaboration = build(votes, mechanism=GNMax(1.5), analysis=PaperAccountant, budget=30.0)
+        assert collaboration.affordable(0, 200) == 200, "nobody knows beforehand"
+        found = collaboration.aggregate(0, range(200), range(2, 12))
+        labels.append(int(found.opened.sum()))
+        assert collaboration.ledger.epsilon(0) <= 30.0
+        if labels[-1] < 200:
+            assert collaboration.affordable(0, 1) == 0
+            assert "would take epsilon" in collaboration.refusal(0)
+        stop(collaboration)
+        for file in ("ledger", "releases"):
+            (Path(collaboration._journal.path).parent / file).unlink()
+    assert labels[0] > 3 * labels[1] > 0
+
+
+def test_an_answering_party_pays_for_the_queries_in_which_it_was_counted(build: Build) -> None:
+    collaboration = build(one_hot([[0] * 9] * 12), budget=1.4, scope=BudgetScope.PARTY)  # three labels
+    assert collaboration.aggregate(0, range(2), range(2, 12)).opened.all()
+    assert collaboration.aggregate(0, range(2, 5), [2, 3]).opened.tolist() == [True, False, False]
+    assert collaboration.affordable(0, 9) == 0
+    assert collaboration.aggregate(0, [5], range(4, 12)).opened.all(), "party 1 is spent, the others are not"
+    ledger = collaboration.ledger
+    assert ledger.epsilon_party(1) == ledger.epsilon_party(2) == ledger.accountant.epsilon(3)
+    assert ledger.epsilon_party(0) == 0
+    assert ledger.epsilon_most_exposed() == ledger.epsilon(0) == ledger.accountant.epsilon(3)
+    assert ledger.epsilon_coalition() == ledger.accountant.epsilon(4)
+    assert "privacy budget of party" in collaboration.refusal(0)
 
 
 def test_steps_1a_to_1c_vote_for_the_largest_logit() -> None:
@@ -240,5 +343,5 @@ def test_the_programs_of_step_2_sum_the_counted_shares() -> None:
     querier_sum, guardian_sum = sum_shares(votes[:, counted])
     assert np.array_equal(own, querier_sum)
     assert np.array_equal(total, guardian_sum)
-    assert noise.shape == (QUERIES, CLASSES)
+    assert noise.votes.shape == (QUERIES, CLASSES)
     assert sum(getattr(node, "nbytes", 0) for node in transcript) == 2  # a bitmap of twelve voters

@@ -14,7 +14,9 @@ import pytest
 
 from capcsim.errors import RecordError
 from capcsim.journal import read_journal
+from capcsim.protocol import mechanism_of
 from capcsim.record import Record
+from capcsim.report.tables import notes
 from capcsim.run import run_scenario
 from capcsim.scenario import Scenario, load_scenario
 
@@ -141,6 +143,63 @@ def test_other_scenarios_run_too(scenario: Build, tmp_path: Path, changes: dict[
     summary = run_scenario(scenario({**sizes, **changes}), tmp_path / "run").manifest["summary"]
     assert all(0 < row["labels_bought"] <= 4 for row in summary["queriers"])
     json.dumps(summary, allow_nan=False)
+
+
+CONFIDENT = {"privacy.mechanism": "confident-gnmax", "privacy.threshold": 5, "privacy.sigma1": 2.0}
+
+
+def test_a_run_leaves_some_queries_unanswered_and_can_be_accounted_for(scenario: Build, tmp_path: Path) -> None:
+    from capcsim.accounting import account_of, released_votes
+
+    chosen = scenario({**CONFIDENT, "queries.per_querier": 20, "privacy.epsilon": 30.0})
+    record = run_scenario(chosen, tmp_path / "confident")
+    summary = record.manifest["summary"]
+    rows = record.read_table("queries").to_pylist()
+    assert summary["privacy"]["threshold"] == 5
+    for querier in summary["queriers"]:
+        silent = [row for row in rows if row["querier"] == querier["querier"] and "unanswered" in row["why"]]
+        assert 0 < len(silent) == querier["unanswered"] < 20
+        assert querier["labels_bought"] == sum(label >= 0 for label in querier["labels"])
+        assert "stayed unanswered, below the threshold" in querier["stopped"] or "would take" in querier["stopped"]
+        assert querier["epsilon"] <= 30.0
+    refunds = sum(entry["kind"] == "refund" for entry in read_journal(record.ledger_path))
+    assert refunds == sum(querier["unanswered"] for querier in summary["queriers"])
+    votes = released_votes(record)
+    assert votes.counts.shape == (len(rows), 10)
+    assert (votes.counts.sum(axis=1) == 7).all()
+    assert votes.answered is not None
+    assert votes.answered.sum() == len(rows) - refunds
+    assert votes.lost == 0
+    found = account_of(record.folder, mechanism_of(chosen), None).account
+    # The run's own figure is the improved conversion over both queriers together.
+    assert found.epsilon["data_independent"]["rdp"] == pytest.approx(summary["privacy"]["epsilon_if_queriers_collude"])
+
+
+def test_the_papers_analysis_buys_more_labels_and_says_what_it_is(scenario: Build, tmp_path: Path) -> None:
+    changes = {"privacy.sigma": 1.5, "privacy.epsilon": 30.0, "privacy.noise": "real", "queries.per_querier": 30}
+    paper = run_scenario(scenario({**changes, "privacy.analysis": "theorem6-mironov"}), tmp_path / "paper")
+    found = paper.manifest["summary"]["privacy"]
+    bought = [row["labels_bought"] for row in paper.manifest["summary"]["queriers"]]
+    assert min(bought) > found["labels_affordable_data_independent"] > 0
+    assert not found["releasable"]
+    text = "\n".join(notes(paper))
+    assert "NOT RELEASABLE" in text
+    assert f"pays for {found['labels_affordable_data_independent']} labels" in text
+
+
+def test_corrupted_parties_are_a_group(scenario: Build, tmp_path: Path) -> None:
+    changes = {"privacy.corrupted_parties": 3, "parties.virtual_per_party": 2, "queries.per_querier": 2}
+    record = run_scenario(scenario({**changes, "privacy.epsilon": 1e3}), tmp_path / "group")
+    assert record.manifest["summary"]["privacy"]["moved_votes"] == 6
+    assert "epsilon protects 3 parties together" in "\n".join(notes(record))
+
+
+def test_each_answering_party_has_a_budget(scenario: Build, tmp_path: Path) -> None:
+    changes = {"privacy.budget_scope": "party", "privacy.sigma": 7.0, "privacy.epsilon": 1.4}
+    summary = run_scenario(scenario(changes), tmp_path / "party").manifest["summary"]
+    assert sum(row["labels_bought"] for row in summary["queriers"]) == 3
+    assert summary["privacy"]["epsilon_of_most_exposed_party"] <= 1.4
+    assert all("privacy budget of party" in row["stopped"] for row in summary["queriers"])
 
 
 def test_a_run_on_measured_transcripts_compiles_nothing(smoke: Record, tmp_path: Path) -> None:

@@ -14,7 +14,6 @@ from threadpoolctl import threadpool_limits
 from capcsim.backend import (
     VOTE_RING_BITS,
     Backend,
-    ReleaseNoise,
     Role,
     Session,
     Step,
@@ -35,7 +34,6 @@ from capcsim.protocol import (
     Votes,
     answer,
     count_programs,
-    release_ring_bits,
     share_votes,
     submit_programs,
     sum_shares,
@@ -156,9 +154,8 @@ class Bench:
             step=Step.AGGREGATE,
         )
         sums = sum_shares(rows)
-        drawn = ReleaseNoise(noise, ring_bits=release_ring_bits(rows.shape[1], self._mechanism))
-        release, transcript = self._backend.release(session, *sums, drawn)
-        expected = noisy_argmax(reconstruct(np.stack(sums), VOTE_RING_BITS), drawn)
+        release, transcript = self._backend.release(session, *sums, noise)
+        expected = noisy_argmax(reconstruct(np.stack(sums), VOTE_RING_BITS), noise)
         if not np.array_equal(release.labels, expected.labels):
             raise ConformanceError(self._backend.name, "release gave another label than the noisy argmax")
         self._check({Step.RELEASE: transcript}, GUARDIAN_ROLES)

@@ -1,15 +1,30 @@
-"""Data-independent epsilon of a number of labels: it looks at no vote, so it may be published.
+"""Data-independent epsilon of what was released: it looks at no vote, so it may be published.
 
-The figure that a budget is judged by is a pessimistic privacy loss distribution of the discrete noise
-that is really added (Canonne, Kamath, Steinke 2020; dp-accounting). The analytic Gaussian, exact for
-continuous noise (Balle and Wang 2018), stands beside it for comparison.
+For a mechanism that answers every query the figure that a budget is judged by is a pessimistic privacy loss
+distribution of the discrete noise that is really added (Canonne, Kamath, Steinke 2020; dp-accounting): the number of
+labels is fixed beforehand, or bounded by the budget. Where a threshold test decides what the next charge is, that
+number is itself an output, and a filter is needed that holds for charges chosen as one goes: Renyi divergences, which
+may be added up until a bound set beforehand is reached (Feldman and Zrnic 2021, arXiv 2008.11193). Since they are
+rho x order for all orders at once, a bound on rho is one on epsilon.
+
+The analytic Gaussian, exact for continuous noise (Balle and Wang 2018), stands beside both for comparison.
 """
 
+from collections.abc import Mapping
 from functools import lru_cache
-from typing import Any
+from typing import Any, ClassVar, Protocol
+
+import numpy as np
 
 from capcsim.errors import InputError
-from capcsim.privacy.mechanisms import GNMax, Mechanism
+from capcsim.privacy.conversions import (
+    ORDERS,
+    check_delta,
+    epsilon_gaussian,
+    epsilon_improved,
+    epsilon_mironov,
+)
+from capcsim.privacy.mechanisms import ConfidentGNMax, Event, GNMax, LNMax, Mechanism, NoiseKind
 
 FINE, COARSE = 1.2e-4, 1.2e-3
 """Intervals of the discretised privacy loss, in units of moved votes / scale, the loss of a typical vote.
@@ -18,52 +33,116 @@ At 550 labels and sigma 40 the fine one takes epsilon from 3.9533 to 3.9549.
 """
 
 
+class Analysis(Protocol):
+    """What a ledger asks: the epsilon, at a fixed delta, of any events of one mechanism.
+
+    `releasable` says whether it may be published, `foreseeable` whether it is known before the votes are.
+    """
+
+    name: ClassVar[str]
+    releasable: ClassVar[bool]
+    foreseeable: ClassVar[bool]
+    mechanism: Mechanism
+    delta: float
+
+    def epsilon_of(self, events: Mapping[Event, int]) -> float:
+        """An upper bound on the epsilon of so many of each event, in whatever order they happened."""
+
+
 class Accountant:
-    """Epsilon at a fixed delta for labels released by one mechanism, each charged in full."""
+    """The data-independent analysis: each label is charged in full."""
+
+    name: ClassVar[str] = "data-independent"
+    releasable: ClassVar[bool] = True
+    foreseeable: ClassVar[bool] = True
 
     def __init__(self, mechanism: Mechanism, delta: float) -> None:
-        if not 0 < delta < 1:
-            raise InputError(f"delta = {delta}: it must lie strictly between 0 and 1")
+        check_delta(delta)
         self.mechanism, self.delta = mechanism, delta
 
-    def epsilon(self, labels: int) -> float:
-        """An upper bound on epsilon after `labels` labels; 0 for none."""
-        return _epsilon(self.mechanism, self.delta, labels, FINE)
+    def epsilon(self, labels: int, unanswered: int = 0) -> float:
+        """An upper bound on epsilon after `labels` labels and so many queries without one; 0 for none."""
+        return _epsilon(self.mechanism, self.delta, labels, unanswered, FINE)
 
-    def epsilon_analytic(self, labels: int) -> float | None:
+    def epsilon_of(self, events: Mapping[Event, int]) -> float:
+        """The same for events: only whether they were answered matters."""
+        answered = sum(number for event, number in events.items() if event.answered)
+        return self.epsilon(answered, sum(events.values()) - answered)
+
+    def epsilon_analytic(self, labels: int, unanswered: int = 0) -> float | None:
         """Analytic Gaussian epsilon for continuous noise of the same sigma; None for Laplace noise."""
-        if not isinstance(self.mechanism, GNMax):
+        mechanism = self.mechanism
+        if isinstance(mechanism, LNMax):
             return None
-        if labels == 0:
-            return 0.0
-        import dp_accounting
+        if isinstance(mechanism, ConfidentGNMax):
+            return epsilon_gaussian(mechanism.gaussian_mu(labels, unanswered), self.delta)
+        return epsilon_gaussian(mechanism.gaussian_mu(labels), self.delta)
 
-        return float(dp_accounting.get_epsilon_gaussian(1 / self.mechanism.gaussian_mu(labels), self.delta))
-
-    def affordable(self, budget: float, at_most: int) -> int:
+    def affordable(self, budget: float, at_most: int, unanswered: int = 0) -> int:
         """The largest number of labels, up to `at_most`, whose epsilon stays within `budget`."""
-        if self.epsilon(at_most) <= budget:
+        if self.epsilon(at_most, unanswered) <= budget:
             return at_most
         # A coarse loss gives a larger epsilon in less time: its answer is a lower bound, then go on finely.
-        low, high = 0, at_most
+        low, high = -1, at_most
         while high - low > 1:
             middle = (low + high) // 2
-            fits = _epsilon(self.mechanism, self.delta, middle, COARSE) <= budget
+            fits = _epsilon(self.mechanism, self.delta, middle, unanswered, COARSE) <= budget
             low, high = (middle, high) if fits else (low, middle)
-        while self.epsilon(low + 1) <= budget:
+        while self.epsilon(low + 1, unanswered) <= budget:
             low += 1
-        return low
+        return max(low, 0)
+
+
+class PaperAccountant:
+    """The CaPC paper's analysis: Theorem 6 of Papernot et al. 2018 and Mironov's conversion; not releasable.
+
+    It needs each event's log q. Threshold tests are charged data-independently.
+    """
+
+    name: ClassVar[str] = "theorem6-mironov"
+    releasable: ClassVar[bool] = False
+    foreseeable: ClassVar[bool] = False
+
+    def __init__(self, mechanism: Mechanism, delta: float) -> None:
+        check_delta(delta)
+        self.mechanism, self.delta = mechanism, delta
+
+    def epsilon_of(self, events: Mapping[Event, int]) -> float:
+        """The bound of one direction only, for events with a log q; those without are charged in full."""
+        from capcsim.privacy.theorem6 import theorem6
+
+        if not sum(events.values()):
+            return 0.0
+        mechanism, curve = self.mechanism, np.zeros(ORDERS.size)
+        if isinstance(mechanism, ConfidentGNMax):
+            curve += sum(events.values()) * mechanism.rho_test * ORDERS
+            mechanism = mechanism.argmax
+        answered = {event.log_q: number for event, number in sorted(events.items()) if event.answered and number}
+        if answered:
+            logs = np.minimum(list(answered), -1e-12)
+            curve += theorem6(logs, mechanism, ORDERS, list(answered.values()))
+        return epsilon_mironov(ORDERS, curve, self.delta)[0]
+
+
+ANALYSES: dict[str, type[Accountant] | type[PaperAccountant]] = {
+    kind.name: kind for kind in (Accountant, PaperAccountant)
+}
 
 
 @lru_cache(maxsize=4096)
-def _epsilon(mechanism: Mechanism, delta: float, labels: int, interval: float) -> float:
-    if labels < 0:
-        raise InputError(f"labels = {labels}: a number of labels cannot be negative")
+def _epsilon(mechanism: Mechanism, delta: float, labels: int, unanswered: int, interval: float) -> float:
+    if labels < 0 or unanswered < 0:
+        raise InputError(f"labels = {labels}, unanswered = {unanswered}: no such number can be negative")
+    if isinstance(mechanism, ConfidentGNMax):
+        rho = mechanism.rho_test * (labels + unanswered) + mechanism.argmax.rho * labels
+        return epsilon_improved(ORDERS, rho * ORDERS, delta)[0] if rho else 0.0
+    if unanswered:
+        raise InputError(f"{mechanism.name} answers every query: unanswered = {unanswered}")
     if labels == 0:
         return 0.0
     return float(_loss(mechanism, interval).self_compose(labels).get_epsilon_for_delta(delta))
 
 
 @lru_cache(maxsize=64)
-def _loss(mechanism: Mechanism, interval: float) -> Any:
-    return mechanism.loss(interval * mechanism.moved_votes / mechanism.scale)
+def _loss(mechanism: GNMax | LNMax, interval: float) -> Any:
+    return mechanism.loss(interval * mechanism.moved_votes / mechanism.scale, NoiseKind.DISCRETE)

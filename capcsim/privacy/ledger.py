@@ -1,34 +1,66 @@
-"""The privacy guardian's book of charges: a label is reserved here, durably, before it is released.
+"""The book of charges: a label is reserved here, durably, before its noise is drawn.
 
-The budget is a filter: a reservation that would pass it is refused before anything changes. A kill at any
-moment loses no charge; a torn last line counts as a charge to every account, since it may have been any's.
+The budget is a filter: a reservation that would pass it is refused before anything changes. A query is reserved in
+full, threshold test and argmax; then its label goes out; then the querying party, who alone learns it, reports whether
+the query was answered. `release` makes the charge final, `refund` takes the argmax part back. Without a report the
+charge stays whole. So where there is a threshold the guardian, who knows the noise, must not read this book: it only
+needs to hear whether a reservation was accepted.
+
+A kill at any moment loses no charge; a torn last line counts as a whole charge to every account, since it may have
+been any's. With a data-dependent analysis the file holds what the votes were like, and is as private as they are.
 """
 
-from dataclasses import asdict
+from collections import Counter
+from collections.abc import Iterable, Iterator, Mapping, Sequence
+from dataclasses import dataclass, replace
 from enum import StrEnum
 from pathlib import Path
+from types import MappingProxyType
+from typing import TypeAlias
 
-from capcsim.errors import PrivacyBudgetExceeded, RecordError
+from capcsim.errors import InputError, PrivacyBudgetExceeded, RecordError
 from capcsim.journal import Entry, Journal
-from capcsim.privacy.accountant import Accountant
+from capcsim.privacy.accountant import Accountant, Analysis
+from capcsim.privacy.mechanisms import ConfidentGNMax, Event, describe
+
+Key: TypeAlias = tuple[int, int, str]
+"""(querier, query, draw)."""
+
+Events: TypeAlias = Counter[Event]
+WHOLE = Event()
 
 
 class BudgetScope(StrEnum):
-    """Who shares a budget: each querying party has its own (the paper's), or all may pool what they learn."""
+    """Whose loss a budget bounds, and who shares it.
+
+    What one querying party learns (the paper's), what all learn if they pool it, or what all learn of each answering
+    party, which pays for the queries in which its votes were counted.
+    """
 
     QUERIER = "querier"
     COALITION = "coalition"
+    PARTY = "party"
+
+
+@dataclass(frozen=True, slots=True)
+class Charge:
+    """One reservation: what it pays for, whose votes were counted, whether the querying party has reported."""
+
+    event: Event
+    parties: tuple[int, ...]
+    reported: bool = False
 
 
 class Ledger:
     """Charges against one budget, kept in a journal; raises RecordError for a foreign or damaged file."""
 
-    def __init__(self, path: Path, accountant: Accountant, budget: float, scope: BudgetScope) -> None:
+    def __init__(self, path: Path, accountant: Analysis, budget: float, scope: BudgetScope) -> None:
         self.accountant, self.budget, self.scope = accountant, budget, scope
         self._journal = Journal(path)
         self._searched, self._most = 0, 0
-        self._reserved: set[tuple[int, int, str]] = set()
-        self._charges: dict[str, int] = {}
+        self._charges: dict[Key, Charge] = {}
+        self._spent: dict[str, Events] = {}
+        self._exposed: dict[int, Events] = {}
         self._torn = 0
         try:
             self._replay()
@@ -36,71 +68,162 @@ class Ledger:
             self._journal.close()
             raise
 
-    def reserve(self, querier: int, query: int, draw: str) -> None:
-        """Charge one label before its noise is drawn; raises PrivacyBudgetExceeded, changing nothing.
+    def reserve(self, querier: int, query: int, draw: str, *, parties: Sequence[int] = (), log_q: float = 0.0) -> None:
+        """Charge one query before its noise is drawn; raises PrivacyBudgetExceeded, changing nothing.
 
-        `draw` names the draw of noise: the same draw for the same query, sent once more, costs nothing.
+        `draw` names the draw of noise: the same draw for the same query, sent once more, costs nothing. `parties` are
+        those whose votes are counted, `log_q` what a data-dependent analysis needs.
         """
         key = (querier, query, draw)
-        if key in self._reserved:
+        if key in self._charges:
             return
-        label = self._booked(querier) + 1
-        if label > self.affordable(label):
-            raise self.refusal(querier, label)
-        self._journal.append({"kind": "reserve", "querier": querier, "query": query, "draw": draw})
-        self._book(key)
+        charge = Charge(Event(log_q=log_q), tuple(sorted(set(parties))))
+        for account in self.accounts(querier, charge.parties):
+            if not self._fits(self._booked(account) + Counter([charge.event])):
+                raise self._refusal(account, charge.event)
+        entry: Entry = {"kind": "reserve", "querier": querier, "query": query, "draw": draw}
+        if parties:
+            entry["parties"] = list(charge.parties)
+        if log_q:
+            entry["log_q"] = log_q
+        self._journal.append(entry)
+        self._book(key, charge)
+
+    def release(self, querier: int, query: int, draw: str) -> None:
+        """The querying party's report that the query was answered: its charge is final."""
+        self._report((querier, query, draw), answered=True)
+
+    def refund(self, querier: int, query: int, draw: str) -> None:
+        """The querying party's report that the query stayed unanswered: only the threshold test is charged."""
+        self._report((querier, query, draw), answered=False)
 
     def account(self, querier: int) -> str:
-        """The account that a querying party draws on."""
+        """The account that a querying party's labels compete for."""
         return f"querier {querier}" if self.scope is BudgetScope.QUERIER else "coalition"
 
-    def reserved(self) -> frozenset[tuple[int, int, str]]:
-        """Every charge whose content is known: (querier, query, draw)."""
-        return frozenset(self._reserved)
+    def accounts(self, querier: int, parties: Iterable[int]) -> tuple[str, ...]:
+        """The accounts that a query of a querying party is charged to, whose counted voters belong to `parties`."""
+        if self.scope is BudgetScope.PARTY:
+            return tuple(f"party {party}" for party in sorted(set(parties)))
+        return (self.account(querier),)
 
-    def torn(self) -> int:
-        """Charges of unknown content: lines that were cut short."""
-        return self._torn
+    def charges(self) -> Mapping[Key, Charge]:
+        """Every charge whose content is known."""
+        return MappingProxyType(self._charges)
 
-    def affordable(self, at_most: int) -> int:
-        """How many labels the budget pays for on one account in all, up to `at_most`."""
+    def torn(self) -> Events:
+        """Charges of unknown content, for lines that were cut short."""
+        return Counter({WHOLE: self._torn}) if self._torn else Counter()
+
+    def room(self, gone: Events, at_most: int) -> int:
+        """How many more whole charges, up to `at_most`, an account pays for that has spent `gone`."""
+        if self._counts_only():
+            total = sum(gone.values())
+            return self._affordable(total + at_most) - total
+        low, high = -1, at_most
+        while low < high:
+            middle = (low + high + 1) // 2
+            low, high = (middle, high) if self._fits(gone + Counter({WHOLE: middle})) else (low, middle - 1)
+        return max(low, 0)
+
+    def refusal(self, querier: int, parties: Iterable[int] = ()) -> PrivacyBudgetExceeded:
+        """The error that says why there is no room for one more label of a querying party, answered by `parties`."""
+        accounts = self.accounts(querier, parties) or self._accounts_of(querier)
+        fullest = max(accounts, key=lambda account: self.accountant.epsilon_of(self._events(account)))
+        return self._refusal(fullest, WHOLE)
+
+    def charged(self, querier: int) -> int:
+        """Labels charged to a querying party's account; with a budget for each party, to the one with most of them."""
+        return max(_labels(self._events(account)) for account in self._accounts_of(querier))
+
+    def epsilon(self, querier: int) -> float:
+        """Epsilon spent by a querying party's account; with a budget for each party, of the most exposed one."""
+        return self._largest(self._events(account) for account in self._accounts_of(querier))
+
+    def epsilon_coalition(self) -> float:
+        """Epsilon of everything released, if all querying parties pooled their labels."""
+        everything = Counter(charge.event for charge in self._charges.values())
+        return self.accountant.epsilon_of(everything + self.torn())
+
+    def epsilon_party(self, party: int) -> float:
+        """What all querying parties together learn of one answering party."""
+        return self.accountant.epsilon_of(self._exposed.get(party, Counter()) + self.torn())
+
+    def epsilon_most_exposed(self) -> float:
+        """What all querying parties together learn of the answering party whose votes were counted most."""
+        return self._largest(events + self.torn() for events in [Counter(), *self._exposed.values()])
+
+    def close(self) -> None:
+        """Release the file."""
+        self._journal.close()
+
+    def _report(self, key: Key, *, answered: bool) -> None:
+        charge = self._charges.get(key)
+        if charge is None:
+            raise InputError(f"query {key[1]} of querying party {key[0]}: no charge for draw {key[2]}")
+        if not isinstance(self.accountant.mechanism, ConfidentGNMax):
+            raise InputError(f"{self.accountant.mechanism.name} answers every query: there is nothing to report")
+        if charge.reported:
+            if charge.event.answered is not answered:
+                raise InputError(f"query {key[1]} of querying party {key[0]}: it was reported otherwise before")
+            return
+        kind = "release" if answered else "refund"
+        self._journal.append({"kind": kind, **dict(zip(("querier", "query", "draw"), key, strict=True))})
+        self._settle(key, answered=answered)
+
+    def _fits(self, events: Events) -> bool:
+        if self._counts_only():
+            return sum(events.values()) <= self._affordable(sum(events.values()))
+        return self.accountant.epsilon_of(events) <= self.budget
+
+    def _counts_only(self) -> bool:
+        """Whether every charge is the same, so that one search serves them all."""
+        return isinstance(self.accountant, Accountant) and not isinstance(self.accountant.mechanism, ConfidentGNMax)
+
+    def _affordable(self, at_most: int) -> int:
+        """How many whole charges the budget pays for on one account in all, up to `at_most`."""
+        assert isinstance(self.accountant, Accountant), "only the data-independent analysis knows beforehand"
         if at_most > self._searched:
             # Searched ahead, so that few epsilons are computed.
             self._searched = max(64, 2 * at_most)
             self._most = self.accountant.affordable(self.budget, self._searched)
         return min(self._most, at_most)
 
-    def refusal(self, querier: int, label: int) -> PrivacyBudgetExceeded:
-        """The error that says why the budget has no room for the label of this number."""
-        return PrivacyBudgetExceeded(self.account(querier), label, self.accountant.epsilon(label), self.budget)
+    def _refusal(self, account: str, event: Event) -> PrivacyBudgetExceeded:
+        events = self._events(account) + Counter([event])
+        return PrivacyBudgetExceeded(account, _labels(events), self.accountant.epsilon_of(events), self.budget)
 
-    def charged(self, querier: int) -> int:
-        """Labels charged to a querying party's account."""
-        booked = self._booked(querier)
-        # A torn line cannot have been the charge of an account that was full: it would have been refused.
-        return min(booked, max(booked - self._torn, self.affordable(booked)))
+    def _largest(self, accounts: Iterable[Events]) -> float:
+        """The largest epsilon; where charges are alike, of the account with most of them."""
+        found = {frozenset(events.items()): events for events in accounts}
+        if self._counts_only():
+            return self.accountant.epsilon_of(max(found.values(), key=lambda events: sum(events.values())))
+        return max(self.accountant.epsilon_of(events) for events in found.values())
 
-    def epsilon(self, querier: int) -> float:
-        """Epsilon spent by a querying party's account."""
-        return self.accountant.epsilon(self.charged(querier))
-
-    def epsilon_coalition(self) -> float:
-        """Epsilon of everything released, if all querying parties pooled their labels."""
-        return self.accountant.epsilon(len(self._reserved) + self._torn)
-
-    def close(self) -> None:
-        """Release the file."""
-        self._journal.close()
-
-    def _booked(self, querier: int) -> int:
+    def _booked(self, account: str) -> Events:
         """Known charges of an account and all torn ones, any of which may have been its own."""
-        return self._charges.get(self.account(querier), 0) + self._torn
+        return self._spent.get(account, Counter()) + self.torn()
+
+    def _events(self, account: str) -> Events:
+        """The same, less the torn ones that would have been refused to an account that was full."""
+        spent = self._spent.get(account, Counter())
+        torn = self._torn
+        while torn and not self._fits(spent + Counter({WHOLE: torn})):
+            torn -= 1
+        return spent + Counter({WHOLE: torn})
+
+    def _accounts_of(self, querier: int) -> tuple[str, ...]:
+        """The accounts that a querying party's charges went to; one that has spent nothing where there are none."""
+        if self.scope is not BudgetScope.PARTY:
+            return self.accounts(querier, ())
+        parties = {party for key, charge in self._charges.items() if key[0] == querier for party in charge.parties}
+        return self.accounts(querier, parties) or ("answering parties",)
 
     def _header(self) -> Entry:
-        mechanism = self.accountant.mechanism
         return {
             "kind": "open",
-            "mechanism": {"name": type(mechanism).__name__, **asdict(mechanism)},
+            "mechanism": describe(self.accountant.mechanism),
+            "analysis": self.accountant.name,
             "delta": self.accountant.delta,
             "budget": self.budget,
             "scope": self.scope.value,
@@ -119,9 +242,34 @@ class Ledger:
         torn_before_header = self._journal.entries.index(entries[0])
         self._torn = torn - torn_before_header
         for entry in entries[1:]:
-            self._book((entry["querier"], entry["query"], entry["draw"]))
+            key = (entry["querier"], entry["query"], entry["draw"])
+            if entry["kind"] == "reserve":
+                self._book(key, Charge(Event(log_q=entry.get("log_q", 0.0)), tuple(entry.get("parties", ()))))
+            else:
+                self._settle(key, answered=entry["kind"] == "release")
 
-    def _book(self, key: tuple[int, int, str]) -> None:
-        account = self.account(key[0])
-        self._reserved.add(key)
-        self._charges[account] = self._charges.get(account, 0) + 1
+    def _book(self, key: Key, charge: Charge) -> None:
+        self._charges[key] = charge
+        for events in self._touched(key, charge.parties):
+            events[charge.event] += 1
+
+    def _settle(self, key: Key, *, answered: bool) -> None:
+        """Replace a charge by what was reported."""
+        before = self._charges[key]
+        # Without an argmax there is nothing that depends on the votes.
+        event = before.event if answered else Event(answered=False)
+        self._charges[key] = replace(before, event=event, reported=True)
+        for events in self._touched(key, before.parties):
+            events[before.event] -= 1
+            events[event] += 1
+
+    def _touched(self, key: Key, parties: Sequence[int]) -> Iterator[Events]:
+        """The accounts that a charge is in, and what is kept of each party's exposure."""
+        for account in self.accounts(key[0], parties):
+            yield self._spent.setdefault(account, Counter())
+        for party in parties:
+            yield self._exposed.setdefault(party, Counter())
+
+
+def _labels(events: Mapping[Event, int]) -> int:
+    return sum(number for event, number in events.items() if event.answered)

@@ -1,85 +1,217 @@
 """The noisy argmax over vote counts, as a privacy event (what was done), apart from what it costs.
 
-One voter that changes its vote moves two counts by one each (Papernot et al. 2018, Prop. 8), so a label
-costs as much as two counting queries of sensitivity `moved_votes`, the number of votes that the protected
-unit casts. CaPC's text says "a sensitivity of 1"; its code uses the square root of two, as here.
+One voter that changes its vote moves two counts by one each (Papernot et al. 2018, arXiv 1802.08908, Prop. 8), so a
+label costs as much as two counting queries of sensitivity `moved_votes`. CaPC's text says "a sensitivity of 1"; its
+code uses the square root of two, as here. A voter that is present or absent moves one count.
+
+`moved_votes` is the number of votes that the protected unit casts: those of one party's virtual voters, times the
+number of parties in a group that is protected together (corrupted parties that pool what they know). For Gaussian
+noise the Renyi divergence grows with its square, so epsilon is not linear in the group.
 """
 
-from dataclasses import dataclass
-from math import sqrt
-from typing import Any, TypeAlias
+from dataclasses import asdict, dataclass
+from enum import StrEnum
+from math import inf, sqrt
+from typing import Any, ClassVar, TypeAlias
+
+import numpy as np
+from numpy.typing import NDArray
 
 from capcsim.errors import InputError
 
-MOVED_COUNTS = 2
-"""Counts that change when votes move from one class to another."""
+Floats: TypeAlias = NDArray[np.float64]
+
+
+class Adjacency(StrEnum):
+    """What neighbouring inputs differ in: a unit changes its votes, or it is there or not."""
+
+    REPLACE = "replace"
+    ADD_REMOVE = "add-remove"
+
+
+class NoiseKind(StrEnum):
+    """The noise that is analysed: continuous as in the papers, or discrete as it is added inside a ring."""
+
+    CONTINUOUS = "continuous"
+    DISCRETE = "discrete"
 
 
 @dataclass(frozen=True, slots=True)
 class GNMax:
-    """Argmax of the counts plus discrete Gaussian noise; `sigma` is its parameter, in votes."""
+    """Argmax of the counts plus Gaussian noise of standard deviation `sigma`, in votes."""
+
+    name: ClassVar[str] = "gnmax"
 
     sigma: float
     moved_votes: int = 1
+    adjacency: Adjacency = Adjacency.REPLACE
 
     def __post_init__(self) -> None:
-        _check(self.sigma, "sigma", self.moved_votes)
+        _check_noise(self.sigma, "sigma")
+        _check_moved(self.moved_votes)
 
     @property
     def scale(self) -> float:
         """The noise's parameter, in votes."""
         return self.sigma
 
-    def loss(self, interval: float) -> Any:
+    @property
+    def rho(self) -> float:
+        """Zero-concentrated DP of one label, continuous or discrete: the Renyi divergence is at most rho x order.
+
+        Papernot et al. 2018, Prop. 8; for discrete noise Canonne, Kamath, Steinke 2020, Theorem 4.
+        """
+        return moved_counts(self.adjacency) * (self.moved_votes / self.sigma) ** 2 / 2
+
+    def rdp(self, orders: Floats) -> Floats:
+        """Data-independent Renyi divergence of one label at each order."""
+        return self.rho * orders
+
+    def gaussian_mu(self, labels: int) -> float:
+        """The mu of Gaussian differential privacy for continuous noise: m sqrt(2 q) / sigma where votes change."""
+        return sqrt(2 * self.rho * labels)
+
+    def loss(self, interval: float, noise: NoiseKind) -> Any:
         """Pessimistic privacy loss distribution of one label, both directions, by dp-accounting."""
         from dp_accounting.pld import privacy_loss_distribution as pld
 
-        one = pld.from_discrete_gaussian_mechanism(
-            self.sigma,
-            sensitivity=self.moved_votes,
-            pessimistic_estimate=True,
-            value_discretization_interval=interval,
-        )
-        return one.self_compose(MOVED_COUNTS)
-
-    def gaussian_mu(self, labels: int) -> float:
-        """The mu of Gaussian differential privacy for continuous noise: m sqrt(2 q) / sigma."""
-        return self.moved_votes * sqrt(MOVED_COUNTS * labels) / self.sigma
+        build = pld.from_gaussian_mechanism if noise is NoiseKind.CONTINUOUS else pld.from_discrete_gaussian_mechanism
+        one = build(self.sigma, sensitivity=self.moved_votes, value_discretization_interval=interval)
+        return one.self_compose(moved_counts(self.adjacency))
 
 
 @dataclass(frozen=True, slots=True)
 class LNMax:
-    """Argmax of the counts plus discrete Laplace noise of scale `b`, in votes (Papernot et al. 2017)."""
+    """Argmax of the counts plus Laplace noise of scale `b`, in votes (Papernot et al. 2017, arXiv 1610.05755)."""
+
+    name: ClassVar[str] = "lnmax"
 
     b: float
     moved_votes: int = 1
+    adjacency: Adjacency = Adjacency.REPLACE
 
     def __post_init__(self) -> None:
-        _check(self.b, "scale", self.moved_votes)
+        _check_noise(self.b, "scale")
+        _check_moved(self.moved_votes)
 
     @property
     def scale(self) -> float:
         """The noise's parameter, in votes."""
         return self.b
 
-    def loss(self, interval: float) -> Any:
+    @property
+    def pure_epsilon(self) -> float:
+        """Pure differential privacy of one label: 2/b where one vote changes."""
+        return moved_counts(self.adjacency) * self.moved_votes / self.b
+
+    def rdp(self, orders: Floats, noise: NoiseKind = NoiseKind.CONTINUOUS) -> Floats:
+        """Data-independent Renyi divergence of one label at each order.
+
+        Of two Laplace mechanisms (Mironov 2017, arXiv 1702.07476, Prop. 6), tighter than that of pure 2/b.
+        Discrete noise, whose privacy loss has steps of 2/b, is summed.
+        """
+        shift = self.moved_votes / self.b
+        if noise is NoiseKind.CONTINUOUS:
+            higher = np.log(orders / (2 * orders - 1)) + (orders - 1) * shift
+            lower = np.log((orders - 1) / (2 * orders - 1)) - orders * shift
+            one = np.logaddexp(higher, lower) / (orders - 1)
+        else:
+            between = np.arange(1, self.moved_votes)
+            # Masses of the noise at or below 0, at or above the shift, and between; the loss of each.
+            masses = np.array([1.0, np.exp(-shift), *np.exp(-between / self.b) * -np.expm1(-1 / self.b)])
+            losses = np.array([shift, -shift, *(self.moved_votes - 2 * between) / self.b])
+            logs = np.log(masses / (1 + np.exp(-1 / self.b)))
+            one = np.logaddexp.reduce(logs + (orders[:, None] - 1) * losses, axis=1) / (orders - 1)
+        return moved_counts(self.adjacency) * one
+
+    def loss(self, interval: float, noise: NoiseKind) -> Any:
         """Pessimistic privacy loss distribution of one label, both directions, by dp-accounting."""
         from dp_accounting.pld import privacy_loss_distribution as pld
 
-        one = pld.from_discrete_laplace_mechanism(
-            1 / self.b,
-            sensitivity=self.moved_votes,
-            pessimistic_estimate=True,
-            value_discretization_interval=interval,
-        )
-        return one.self_compose(MOVED_COUNTS)
+        discrete = noise is NoiseKind.DISCRETE
+        build = pld.from_discrete_laplace_mechanism if discrete else pld.from_laplace_mechanism
+        parameter = 1 / self.b if discrete else self.b
+        one = build(parameter, sensitivity=self.moved_votes, value_discretization_interval=interval)
+        return one.self_compose(moved_counts(self.adjacency))
 
 
-Mechanism: TypeAlias = GNMax | LNMax
+@dataclass(frozen=True, slots=True)
+class ConfidentGNMax:
+    """GNMax for queries whose largest count, plus Gaussian noise `sigma1`, reaches `threshold`; all in votes.
+
+    Papernot et al. 2018, Algorithm 1. The other queries stay unanswered and cost the threshold test alone.
+    """
+
+    name: ClassVar[str] = "confident-gnmax"
+
+    sigma: float
+    threshold: int
+    sigma1: float
+    moved_votes: int = 1
+    adjacency: Adjacency = Adjacency.REPLACE
+
+    def __post_init__(self) -> None:
+        _check_noise(self.sigma, "sigma")
+        _check_noise(self.sigma1, "sigma1")
+        _check_moved(self.moved_votes)
+        if not abs(self.threshold) < inf or self.threshold != int(self.threshold):
+            raise InputError(f"threshold = {self.threshold}: a whole number of votes")
+
+    @property
+    def scale(self) -> float:
+        """The parameter of the argmax's noise, in votes."""
+        return self.sigma
+
+    @property
+    def argmax(self) -> GNMax:
+        """The noisy argmax of an answered query."""
+        return GNMax(self.sigma, self.moved_votes, self.adjacency)
+
+    @property
+    def test_noise(self) -> GNMax:
+        """What has the law of the noise on the largest count."""
+        return GNMax(self.sigma1)
+
+    @property
+    def rho_test(self) -> float:
+        """Zero-concentrated DP of one threshold test: a unit moves the largest count by at most its votes."""
+        return (self.moved_votes / self.sigma1) ** 2 / 2
+
+    def gaussian_mu(self, answered: int, unanswered: int) -> float:
+        """The mu of Gaussian differential privacy, for continuous noise, of what happened."""
+        return sqrt(2 * (self.rho_test * (answered + unanswered) + self.argmax.rho * answered))
 
 
-def _check(scale: float, name: str, moved_votes: int) -> None:
-    if not 0 < scale < float("inf"):
+Mechanism: TypeAlias = GNMax | LNMax | ConfidentGNMax
+
+
+@dataclass(frozen=True, slots=True, order=True)
+class Event:
+    """What one query did: the threshold test, where the mechanism has one, and the argmax if it was `answered`.
+
+    `log_q`, where a data-dependent analysis keeps it, is the logarithm of a bound on the probability that another
+    label than the plurality's comes out. It is private.
+    """
+
+    answered: bool = True
+    log_q: float = 0.0
+
+
+def describe(mechanism: Mechanism) -> dict[str, Any]:
+    """A mechanism for a journal: its name and parameters."""
+    return {"name": type(mechanism).__name__, **asdict(mechanism)}
+
+
+def moved_counts(adjacency: Adjacency) -> int:
+    """Counts that change with one vote."""
+    return 2 if adjacency is Adjacency.REPLACE else 1
+
+
+def _check_noise(scale: float, name: str) -> None:
+    if not 0 < scale < inf:
         raise InputError(f"{name} = {scale}: the noise needs a finite parameter above 0")
+
+
+def _check_moved(moved_votes: int) -> None:
     if moved_votes < 1:
         raise InputError(f"moved_votes = {moved_votes}: the protected unit casts at least one vote")

@@ -6,6 +6,7 @@ system's generator. The seeded sampler has the same law to within double precisi
 """
 
 from collections.abc import Callable
+from dataclasses import dataclass
 from functools import lru_cache
 from math import ceil
 from typing import Any
@@ -13,31 +14,60 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
-from capcsim.privacy.mechanisms import GNMax, Mechanism
+from capcsim.privacy.mechanisms import ConfidentGNMax, GNMax, LNMax, Mechanism
 
 TAIL_SCALES = 40
 """Beyond this many scales neither noise is ever seen (2^-57 for Laplace, less for Gauss)."""
 
 
-def real_noise(mechanism: Mechanism, shape: tuple[int, ...]) -> NDArray[np.int64]:
+@dataclass(frozen=True, eq=False)
+class Draw:
+    """The guardian's noise for some queries: `votes` int64[Q, C]; `top` int64[Q] for a threshold test, else None."""
+
+    votes: NDArray[np.int64]
+    top: NDArray[np.int64] | None = None
+
+
+def real_draw(mechanism: Mechanism, queries: int, classes: int) -> Draw:
+    """A fresh draw of all the noise that a mechanism adds, from the operating system's generator."""
+    if isinstance(mechanism, ConfidentGNMax):
+        votes = real_noise(mechanism.argmax, (queries, classes))
+        return Draw(votes, real_noise(mechanism.test_noise, (queries,)))
+    return Draw(real_noise(mechanism, (queries, classes)))
+
+
+def simulated_draw(mechanism: Mechanism, queries: int, classes: int, generator: np.random.Generator) -> Draw:
+    """The same law from a seeded generator."""
+    if isinstance(mechanism, ConfidentGNMax):
+        votes = simulated_noise(mechanism.argmax, (queries, classes), generator)
+        return Draw(votes, simulated_noise(mechanism.test_noise, (queries,), generator))
+    return Draw(simulated_noise(mechanism, (queries, classes), generator))
+
+
+def real_noise(mechanism: GNMax | LNMax, shape: tuple[int, ...]) -> NDArray[np.int64]:
     """Independent discrete noise, int64[shape], from the operating system's generator."""
     count = int(np.prod(shape))
     return np.array(_opendp_measurement(mechanism)([0] * count), np.int64).reshape(shape)
 
 
-def simulated_noise(mechanism: Mechanism, shape: tuple[int, ...], generator: np.random.Generator) -> NDArray[np.int64]:
+def simulated_noise(
+    mechanism: GNMax | LNMax, shape: tuple[int, ...], generator: np.random.Generator
+) -> NDArray[np.int64]:
     """Noise of the same law from a seeded generator, int64[shape]: it repeats and protects nobody."""
     support, cumulative = _distribution(mechanism)
     return support[np.searchsorted(cumulative, generator.random(shape), side="right")]
 
 
 def largest_noise(mechanism: Mechanism) -> int:
-    """The magnitude that the ring must have room for, in votes."""
-    return ceil(TAIL_SCALES * mechanism.scale)
+    """The magnitude that the ring must have room for besides the counts, in votes; a threshold's included."""
+    largest = ceil(TAIL_SCALES * mechanism.scale)
+    if isinstance(mechanism, ConfidentGNMax):
+        return max(largest, abs(mechanism.threshold) + ceil(TAIL_SCALES * mechanism.sigma1))
+    return largest
 
 
 @lru_cache(maxsize=64)
-def _opendp_measurement(mechanism: Mechanism) -> Callable[[list[int]], Any]:
+def _opendp_measurement(mechanism: GNMax | LNMax) -> Callable[[list[int]], Any]:
     import opendp.prelude as dp
 
     dp.enable_features("contrib")
@@ -48,7 +78,7 @@ def _opendp_measurement(mechanism: Mechanism) -> Callable[[list[int]], Any]:
 
 
 @lru_cache(maxsize=64)
-def _distribution(mechanism: Mechanism) -> tuple[NDArray[np.int64], NDArray[np.float64]]:
+def _distribution(mechanism: GNMax | LNMax) -> tuple[NDArray[np.int64], NDArray[np.float64]]:
     """The support within the tail and the cumulative probabilities of all but its last point."""
     reach = largest_noise(mechanism)
     support = np.arange(-reach, reach + 1)

@@ -75,15 +75,17 @@ def epsilon(record: Record) -> Figure:
     """Epsilon spent against labels bought."""
     curve, summary = record.manifest["epsilon_curve"], record.manifest["summary"]
     figure, axes = _figure(8, 4.2)
-    axes.plot(curve["labels"], curve["epsilon"], color=STRONG, label="charged: discrete noise, pessimistic PLD")
+    axes.plot(curve["labels"], curve["epsilon"], color=STRONG, label="discrete noise, data-independent")
     if None not in curve["analytic"]:
         axes.plot(curve["labels"], curve["analytic"], "--", color=MUTED, label="analytic Gaussian, continuous noise")
-    budget = summary["privacy"]["epsilon_budget"]
+    privacy = summary["privacy"]
+    budget = privacy["epsilon_budget"]
     axes.axhline(budget, color=ACCENT, linewidth=1, label=f"budget {budget:g}")
     bought, spent = ([row[key] for row in summary["queriers"]] for key in ("labels_bought", "epsilon"))
-    axes.scatter(bought, spent, color=STRONG, zorder=3, label="spent by the querying parties")
+    paper = "" if privacy["analysis"] == "data-independent" else ", by Theorem 6 (not releasable)"
+    axes.scatter(bought, spent, color=STRONG, zorder=3, label=f"spent by the querying parties{paper}")
     axes.set_xlabel("labels bought by one account")
-    axes.set_ylabel(f"epsilon at delta = {summary['privacy']['delta']:g}")
+    axes.set_ylabel(f"epsilon at delta = {privacy['delta']:g}")
     axes.set_title("Privacy spent")
     axes.set_ylim(bottom=0)
     axes.set_xlim(left=0)

@@ -12,7 +12,8 @@ CAPTIONS = {
     "accuracy": "Each querying party's model on samples that nobody trained on, before it asked and after it"
     " retrained on its own data and the labels that it bought. The red mark is the share of bought labels"
     " that are right.",
-    "epsilon": "What the labels cost in privacy: an upper bound for the discrete noise, which looks at no vote.",
+    "epsilon": "What the labels cost in privacy. The curve is an upper bound for the discrete noise, which looks at no"
+    " vote; queries that stayed unanswered cost something besides their labels.",
     "timeline": "One batch with a typical latency. The answering parties work in parallel; the guardian waits"
     " for their shares, and only the querying party opens the label.",
     "utilisation": "The busiest cores and links. Waiting for network latency and for deadlines is in no bar.",

@@ -13,6 +13,7 @@ from capcsim.record import Record
 Row = dict[str, Any]
 MOST_SATURATION = 1e-3
 """Clamped activations that need no word."""
+UNITS = {"party": "parties", "record": "records"}
 
 
 def new_table(title: str | None = None) -> Table:
@@ -43,7 +44,9 @@ def summary(record: Record) -> RenderableType:
 def notes(record: Record) -> list[str]:
     """What a reader must know to believe the table, a sentence a line."""
     found: Row = record.manifest["summary"]
-    lines = [_security(found), _noise(found["privacy"]), _execution(found["execution"]), _bottleneck(found)]
+    privacy = found["privacy"]
+    paper = [_analysis(privacy)] if privacy["analysis"] != "data-independent" else []
+    lines = [_security(found), _noise(privacy), *paper, _execution(found["execution"]), _bottleneck(found)]
     if found["cost"]["price"]:
         lines.append(f"At the scenario's prices: {found['cost']['price']:.3g} {found['cost']['currency']}.")
     reasons: dict[str, list[str]] = {}
@@ -89,13 +92,29 @@ def _security(found: Row) -> str:
 
 
 def _noise(privacy: Row) -> str:
-    kind = "Gaussian noise, sigma" if privacy["mechanism"] == "gnmax" else "Laplace noise, scale"
-    warning = "" if privacy["releasable"] else " SEEDED FOR SIMULATION: IT PROTECTS NOBODY."
+    kind = "Laplace noise, scale" if privacy["mechanism"] == "lnmax" else "Gaussian noise, sigma"
+    test = ""
+    if privacy["threshold"] is not None:
+        test = f" (an answer needs {privacy['threshold']} votes, with noise {privacy['threshold_noise_votes']:g})"
+    warning = " SEEDED FOR SIMULATION: IT PROTECTS NOBODY." if privacy["noise"] != "real" else ""
+    unit = f"a {privacy['unit']}"
+    if privacy["corrupted_parties"] > 1:
+        unit = f"{privacy['corrupted_parties']} {UNITS[privacy['unit']]} together"
     return (
-        f"Discrete {kind} {privacy['noise_votes']:g};{warning} epsilon protects a {privacy['unit']} of the answering"
+        f"Discrete {kind} {privacy['noise_votes']:g}{test};{warning} epsilon protects {unit} of the answering"
         f" parties ({privacy['analysis']}, delta {privacy['delta']:g}, budget {privacy['epsilon_budget']:g} per"
-        f" {privacy['budget_scope']}); it would be {privacy['epsilon_if_queriers_collude']:.3f} if all queriers pooled"
-        " their labels."
+        f" {privacy['budget_scope']}); if all queriers pooled their labels it would be"
+        f" {privacy['epsilon_if_queriers_collude']:.3f}, and {privacy['epsilon_of_most_exposed_party']:.3f} for the"
+        " answering party whose votes were counted most."
+    )
+
+
+def _analysis(privacy: Row) -> str:
+    """What a data-dependent budget means, and what the other would buy."""
+    return (
+        "The budget was judged by the paper's analysis: its epsilon depends on private votes, bounds one direction, and"
+        " is NOT RELEASABLE. By the data-independent one the same budget pays for"
+        f" {privacy['labels_affordable_data_independent']} labels an account."
     )
 
 

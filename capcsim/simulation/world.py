@@ -24,6 +24,8 @@ from capcsim.simulation.machines import Machine
 from capcsim.simulation.network import Link, Network
 from capcsim.simulation.replay import Ends, Host, Log, Place, Replayer, Shared
 
+UNANSWERED = "unanswered: its largest count with noise stayed below the threshold"
+
 
 class Costs(Protocol):
     """Where the world gets transcripts from, by querying party, batch number and batch size."""
@@ -98,7 +100,7 @@ class World:
 
     `queries[q]` is how many queries querying party q wants to ask. It sends a batch only when its account can
     pay for every label in it besides those under way, so that nobody works for a label that would be refused.
-    Work of phase OFFLINE runs with its batch. `labelled` is called with each batch's number of new labels.
+    Work of phase OFFLINE runs with its batch. `labelled` is called with each batch's number of opened queries.
     """
 
     def __init__(
@@ -189,7 +191,7 @@ class World:
         # A billionth less, so that 0.56 of 25 is 14 votes in floating point too.
         if len(counted) < max(1, ceil(self._scenario.protocol.quorum * answering - 1e-9)):
             why = f"{len(counted)} of {answering} votes had arrived by the deadline: no quorum"
-            self._note(batch, [-1] * len(batch.queries), why)
+            self._note(batch, [-1] * len(batch.queries), [why] * len(batch.queries))
         else:
             yield from self._open_label(batch, [pairs[voter] for voter in counted])
         window.release(turn)
@@ -228,7 +230,7 @@ class World:
         """Step 2 for the counted set, then step 3; `before` is what both sides must have finished."""
         querier, number, size = batch.querier, batch.number, len(batch.queries)
         aggregate = self._collaboration.aggregate(querier, batch.queries, batch.counted)
-        if (aggregate.labels >= 0).any():
+        if aggregate.opened.any():
             hosts = self._hosts_of(querier, None)
             place = Place(querier, number, self._costs.group(None), self._once[querier])
             ready = {role: self._env.all_of([ends[role] for ends in before]) for role in (Role.QUERIER, Role.GUARDIAN)}
@@ -236,11 +238,11 @@ class World:
             ends = self._replayer.replay(self._costs.release(querier, number, size), hosts, place, ends)
             yield ends[Role.QUERIER]
         labels = [int(label) for label in aggregate.labels]
-        self._note(batch, labels, aggregate.refusal)
-        self._labelled(sum(label >= 0 for label in labels))
+        self._note(batch, labels, [UNANSWERED if opened else aggregate.refusal for opened in aggregate.opened])
+        self._labelled(int(aggregate.opened.sum()))
 
-    def _note(self, batch: _Batch, labels: list[int], why: str) -> None:
-        for query, label in zip(batch.queries, labels, strict=True):
+    def _note(self, batch: _Batch, labels: list[int], whys: list[str]) -> None:
+        for query, label, why in zip(batch.queries, labels, whys, strict=True):
             reason = why if label < 0 else ""
             times = (batch.submitted_s, self._env.now)
             self._rows.append(QueryRow(batch.querier, query, batch.number, label, batch.counted, *times, reason))

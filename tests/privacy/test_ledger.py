@@ -1,16 +1,17 @@
 import json
 import subprocess
 import sys
+from collections import Counter
 from collections.abc import Iterator
 from pathlib import Path
 
 import pytest
 
-from capcsim.errors import PrivacyBudgetExceeded, RecordError
+from capcsim.errors import InputError, PrivacyBudgetExceeded, RecordError
 from capcsim.journal import read_journal
-from capcsim.privacy.accountant import Accountant
+from capcsim.privacy.accountant import Accountant, PaperAccountant
 from capcsim.privacy.ledger import BudgetScope, Ledger
-from capcsim.privacy.mechanisms import GNMax
+from capcsim.privacy.mechanisms import ConfidentGNMax, Event, GNMax
 
 BUDGET = 3.0  # at sigma 7 and delta 1e-5: 12 labels
 
@@ -173,5 +174,88 @@ def test_the_file_is_lines_of_json_that_others_can_read(ledger: Ledger) -> None:
     path = Path(ledger._journal.path)
     bodies = [json.loads(line.split(" ", 1)[1]) for line in path.read_text().splitlines()]
     assert bodies == read_journal(path)
-    assert bodies[0]["mechanism"] == {"name": "GNMax", "sigma": 7.0, "moved_votes": 1}
+    assert bodies[0]["mechanism"] == {"name": "GNMax", "sigma": 7.0, "moved_votes": 1, "adjacency": "replace"}
     assert bodies[1] == {"kind": "reserve", "querier": 2, "query": 4, "draw": "abc"}
+
+
+CONFIDENT = ConfidentGNMax(7.0, 30, 20.0)
+
+
+def open_confident(path: Path, scope: BudgetScope = BudgetScope.QUERIER) -> Ledger:
+    return Ledger(path, Accountant(CONFIDENT, 1e-5), BUDGET, scope)
+
+
+@pytest.mark.parametrize("scope", list(BudgetScope))
+def test_a_query_is_reserved_in_full_and_the_argmax_refunded(tmp_path: Path, scope: BudgetScope) -> None:
+    ledger = open_confident(tmp_path / "ledger.jsonl", scope)
+    for query, draw in enumerate("abc"):
+        ledger.reserve(0, query, draw, parties=[1, 2])
+    assert ledger.epsilon(0) == ledger.accountant.epsilon_of(Counter([Event()] * 3))
+    ledger.release(0, 0, "a")
+    ledger.refund(0, 1, "b")
+    ledger.refund(0, 1, "b")
+    expected = Accountant(CONFIDENT, 1e-5).epsilon(2, unanswered=1)
+    ledger.close()
+    again = open_confident(tmp_path / "ledger.jsonl", scope)
+    for book in (ledger, again):
+        assert book.epsilon(0) == book.epsilon_coalition() == book.epsilon_party(2) == expected
+        assert book.charged(0) == 2
+
+
+def test_refunds_leave_room_and_never_let_the_budget_pass(tmp_path: Path) -> None:
+    ledger = open_confident(tmp_path / "ledger.jsonl")
+    whole = Accountant(CONFIDENT, 1e-5).affordable(BUDGET, at_most=1000)
+    reserved, refused = 0, False
+    while not refused:
+        try:
+            ledger.reserve(0, reserved, "draw")
+        except PrivacyBudgetExceeded:
+            refused = True
+        else:
+            assert ledger.epsilon(0) <= BUDGET
+            if reserved % 4:
+                ledger.refund(0, reserved, "draw")
+            reserved += 1
+    assert reserved > 2 * whole > 0
+    assert ledger.epsilon(0) <= BUDGET
+
+
+def test_reports_must_fit_the_charges(tmp_path: Path, ledger: Ledger) -> None:
+    confident = open_confident(tmp_path / "confident.jsonl")
+    confident.reserve(0, 1, "a")
+    with pytest.raises(InputError, match="no charge for draw b"):
+        confident.refund(0, 1, "b")
+    confident.release(0, 1, "a")
+    with pytest.raises(InputError, match="reported otherwise before"):
+        confident.refund(0, 1, "a")
+    ledger.reserve(0, 1, "a")
+    with pytest.raises(InputError, match="gnmax answers every query"):
+        ledger.refund(0, 1, "a")
+
+
+def test_answering_parties_have_budgets_of_their_own(tmp_path: Path) -> None:
+    ledger = open_ledger(tmp_path / "parties.jsonl", BudgetScope.PARTY)
+    for query in range(12):
+        ledger.reserve(query % 2, query, "draw", parties=[2, 3])
+    with pytest.raises(PrivacyBudgetExceeded, match="privacy budget of party 3"):
+        ledger.reserve(0, 12, "draw", parties=[3, 4])
+    ledger.reserve(0, 13, "draw", parties=[4])
+    assert ledger.epsilon_party(4) == ledger.accountant.epsilon_of(Counter([Event()]))
+    assert ledger.epsilon_most_exposed() == ledger.epsilon_party(2) == ledger.epsilon(1)
+
+
+def test_a_data_dependent_ledger_remembers_what_the_votes_were_like(tmp_path: Path) -> None:
+    def opened() -> Ledger:
+        return Ledger(tmp_path / "paper.jsonl", PaperAccountant(GNMax(7.0), 1e-5), 8.0, BudgetScope.QUERIER)
+
+    ledger = opened()
+    for query in range(5):
+        ledger.reserve(0, query, "draw", log_q=-25.0)
+    spent = ledger.epsilon(0)
+    assert 0 < spent < PaperAccountant(GNMax(7.0), 1e-5).epsilon_of(Counter([Event()] * 5))
+    ledger.close()
+    again = opened()
+    assert again.epsilon(0) == spent
+    again.close()
+    with pytest.raises(RecordError, match="another budget or mechanism"):
+        open_ledger(tmp_path / "paper.jsonl", budget=8.0)

@@ -1,0 +1,174 @@
+"""`capcsim account` and `capcsim tune`: votes from a file or a run's record, a mechanism, every analysis."""
+
+from collections.abc import Mapping
+from dataclasses import dataclass
+from pathlib import Path
+from typing import TypeVar
+
+import numpy as np
+
+from capcsim.errors import InputError, RecordError
+from capcsim.journal import read_journal
+from capcsim.privacy.accountant import Accountant
+from capcsim.privacy.analysis import Account, analyse, epsilon_curves
+from capcsim.privacy.mechanisms import Adjacency, ConfidentGNMax, GNMax, LNMax, Mechanism, NoiseKind
+from capcsim.privacy.tuning import Tuning, tune
+from capcsim.privacy.votes import VoteCounts, read_votes
+from capcsim.protocol import mechanism_of
+from capcsim.record import Record
+from capcsim.report.privacy import draw_accuracy, draw_epsilon
+from capcsim.scenario import NOISE_KEYS, parse_scenario
+
+MOST_LABELS = 1 << 15
+Choice = TypeVar("Choice", Adjacency, NoiseKind)
+
+
+@dataclass(frozen=True)
+class Accounted:
+    """What was found, of which mechanism, and what to know about it, a sentence a line."""
+
+    account: Account
+    mechanism: Mechanism
+    notes: tuple[str, ...]
+
+    @property
+    def title(self) -> str:
+        """The mechanism in words."""
+        if isinstance(self.mechanism, LNMax):
+            return f"lnmax, scale {self.mechanism.b:g}"
+        test = ""
+        if isinstance(self.mechanism, ConfidentGNMax):
+            test = f", threshold {self.mechanism.threshold} with sigma1 {self.mechanism.sigma1:g}"
+        return f"{self.mechanism.name}, sigma {self.mechanism.sigma:g}{test}"
+
+
+def parse_mechanism(
+    votes: Path, name: str | None, parameters: Mapping[str, float | None], *, adjacency: str, group_size: int | None
+) -> Mechanism:
+    """The mechanism that options describe; a run's own where no name is given. Raises InputError or RecordError."""
+    given = {key: value for key, value in parameters.items() if value is not None}
+    if name is None:
+        if not votes.is_dir():
+            raise InputError(f"--mechanism: give one of {', '.join(NOISE_KEYS)} for a file of votes")
+        if given or group_size is not None:
+            raise InputError("--mechanism: name it to give it parameters; without it a run's own is used")
+        return mechanism_of(parse_scenario(Record.load(votes).manifest["scenario"]))
+    if name not in NOISE_KEYS:
+        raise InputError(f"--mechanism {name}: choose one of {', '.join(NOISE_KEYS)}")
+    for key in NOISE_KEYS[name]:
+        if key not in given:
+            raise InputError(f"--{key} is missing: a number of votes for {name}")
+    for key in given:
+        if key not in NOISE_KEYS[name]:
+            raise InputError(f"--{key} {given[key]:g}: {name} has no such parameter")
+    unit = (1 if group_size is None else group_size, _choice(Adjacency, "--adjacency", adjacency))
+    if name == "lnmax":
+        return LNMax(given["scale"], *unit)
+    if name == "gnmax":
+        return GNMax(given["sigma"], *unit)
+    return ConfidentGNMax(given["sigma"], _whole(given["threshold"]), given["sigma1"], *unit)
+
+
+def account_of(
+    path: Path,
+    mechanism: Mechanism,
+    delta: float | None,
+    *,
+    noise: str | None = None,
+    budget: float | None = None,
+    figures: Path | None = None,
+) -> Accounted:
+    """Account for the votes at `path`; raises a CapcsimError for anything that the user can mend."""
+    votes, kind = load_votes(path), NoiseKind.DISCRETE if path.is_dir() else NoiseKind.CONTINUOUS
+    if noise is not None:
+        kind = _choice(NoiseKind, "--noise", noise)
+    if delta is None:
+        if not path.is_dir():
+            raise InputError("--delta is missing: strictly between 0 and 1")
+        delta = float(Record.load(path).manifest["scenario"]["privacy"]["delta"])
+    account = analyse(votes, mechanism, delta, kind)
+    notes = _notes(votes, mechanism, kind)
+    if path.is_dir() and Record.load(path).manifest["scenario"]["privacy"]["noise"] != "real":
+        notes.insert(0, "THIS RUN'S NOISE WAS SEEDED: IT PROTECTED NOBODY, AND NO EPSILON HOLDS FOR IT.")
+    if budget is not None:
+        if not budget > 0:
+            raise InputError(f"--budget {budget:g}: an epsilon above 0")
+        labels = at_most = 32
+        while labels == at_most < MOST_LABELS:
+            at_most *= 2
+            labels = Accountant(mechanism, delta).affordable(budget, at_most)
+        more = " or more" if labels == MOST_LABELS else ""
+        notes.append(f"Epsilon {budget:g} pays for {labels}{more} labels with discrete noise, whatever the votes.")
+    if figures is not None:
+        curves = epsilon_curves(votes, mechanism, delta, kind)
+        notes.append(f"Figure: {draw_epsilon(curves, mechanism.name, delta, figures)}")
+    return Accounted(account, mechanism, tuple(notes))
+
+
+def tune_on(path: Path, max_loss: float, figures: Path | None) -> tuple[Tuning, Path | None]:
+    """The largest sigma that label accuracy bears, and its figure where a folder is given."""
+    found = tune(load_votes(path), max_loss=max_loss)
+    return found, None if figures is None else draw_accuracy(found.to_json(), figures)
+
+
+def load_votes(path: Path) -> VoteCounts:
+    """Votes from a file, or what a run's record says was released."""
+    return released_votes(Record.load(path)) if path.is_dir() else read_votes(path)
+
+
+def released_votes(record: Record) -> VoteCounts:
+    """The counted votes of every query that was opened, in the order of their release, by all querying parties.
+
+    `lost` charges, of a run that was killed and resumed, have no label. Raises RecordError.
+    """
+    if not record.complete:
+        raise RecordError(f"{record.folder}: the run did not end; resume it first")
+    table, queries = (record.read_table(name).to_pydict() for name in ("votes", "queries"))
+    asked = zip(*(table[key] for key in ("querier", "query", "voter")), strict=True)
+    cast = dict(zip(asked, table["vote"], strict=True))
+    true = dict(zip(zip(queries["querier"], queries["query"], strict=True), queries["true_label"], strict=True))
+    released = [entry for entry in read_journal(record.releases_path) if entry["kind"] == "release"]
+    if not released:
+        raise RecordError(f"{record.folder}: no label was released in this run")
+    counts = np.zeros((len(released), record.manifest["summary"]["classes"]), np.int64)
+    for row, entry in enumerate(released):
+        for voter in (number for number, mark in enumerate(entry["counted"]) if mark == "1"):
+            counts[row, cast[entry["querier"], entry["query"], voter]] += 1
+    charged = sum(entry["kind"] in ("reserve", "torn") for entry in read_journal(record.ledger_path))
+    return VoteCounts(
+        counts,
+        np.array([entry["label"] >= 0 for entry in released]),
+        np.array([true[entry["querier"], entry["query"]] for entry in released], np.int64),
+        lost=charged - len(released),
+    )
+
+
+def _notes(votes: VoteCounts, mechanism: Mechanism, noise: NoiseKind) -> list[str]:
+    notes = [
+        f"Noise: {noise.value}. A unit moves {mechanism.moved_votes} vote{'s' * (mechanism.moved_votes > 1)}"
+        f" ({mechanism.adjacency.value}). A data-dependent epsilon is itself private, and takes the queries as chosen"
+        " beforehand."
+    ]
+    if isinstance(mechanism, ConfidentGNMax):
+        if votes.answered is None:
+            notes.append("No column says which queries were answered: all are charged as answered.")
+        else:
+            notes.append(f"{int(votes.answered.sum())} queries were answered, the others charged for the test alone.")
+    elif votes.answered is not None and not votes.answered.all():
+        notes.append(f"{mechanism.name} has no threshold: every query is charged in full, answered or not.")
+    if votes.lost:
+        notes.append(f"{votes.lost} charges whose label was lost are added in full.")
+    return notes
+
+
+def _choice(kind: type[Choice], option: str, value: str) -> Choice:
+    try:
+        return kind(value)
+    except ValueError:
+        raise InputError(f"{option} {value}: choose {' or '.join(kind)}") from None
+
+
+def _whole(threshold: float) -> int:
+    if threshold != threshold or abs(threshold) > 1 << 31 or threshold != int(threshold):
+        raise InputError(f"--threshold {threshold:g}: a whole number of votes")
+    return int(threshold)

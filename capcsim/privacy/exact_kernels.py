@@ -1,0 +1,409 @@
+"""The sums behind `capcsim.privacy.exact`, compiled; why they bound from above is argued there.
+
+A label's probability is a sum of positive terms over a lattice. A vote that moves from class a to class b
+multiplies the terms of every other class by two ratios that do not depend on that class, so all moves of a
+histogram share their logarithms and exponentials. Beside each sum runs one of the rounding errors in its terms.
+"""
+
+import math
+from typing import Any
+
+import numpy as np
+from numba import njit
+
+UNIT = 2.0**-53
+LARGEST_EXPONENT = 600.0
+LARGEST_LOG = 700.0
+SMALLEST_SUM = math.exp(-100.0)
+NOBODY = -1
+"""Stands for a class in a move that only adds or only takes a vote."""
+
+
+@njit(cache=True)
+def log_normal_cdf(t: float) -> float:
+    """Logarithm of the standard normal distribution function."""
+    if t > -30.0:
+        return math.log(0.5 * math.erfc(-t * math.sqrt(0.5)))
+    # Abramowitz and Stegun 26.2.12; from 30 on the first term left out is below 2^-53.
+    i = 1.0 / (t * t)
+    series = -i * (1 - 3 * i * (1 - 5 * i * (1 - 7 * i * (1 - 9 * i * (1 - 11 * i)))))
+    return -0.5 * t * t - math.log(-t * math.sqrt(2 * math.pi)) + math.log1p(series)
+
+
+@njit(cache=True)
+def fill_continuous(gaps: Any, sigma: float, low: float, step: float, density: Any, cdf: Any, error: Any) -> None:
+    """Gaussian noise on the lattice low + k step, in units of sigma and from the largest count.
+
+    `gaps` int64[C] are counts less the largest. density[s, i, k] and cdf[s, 0, i, k] are logarithms for class i
+    with s - 1 more votes; error[k] bounds the relative error of a term but for its additions.
+    """
+    steepest = np.zeros(error.size)
+    error[:] = 0.0
+    for i in range(gaps.size):
+        for s in range(3):
+            centre = (gaps[i] + s - 1) / sigma
+            for k in range(error.size):
+                z = low + k * step
+                t = z - centre
+                value = log_normal_cdf(t)
+                density[s, i, k] = -0.5 * t * t
+                cdf[s, 0, i, k] = value
+                # t is off by a few units of what it was computed from; log Phi is flatter than 1 + max(-t, 0).
+                off = UNIT * (3 * (abs(z) + abs(centre)) + 2 * abs(t))
+                error[k] += (max(-t, 0.0) + 1.0) * off + 10 * UNIT + 2 * UNIT * abs(value)
+                steepest[k] = max(steepest[k], abs(t) * off)
+    error += 2 * steepest
+
+
+@njit(cache=True)
+def fill_discrete(
+    gaps: Any, low: int, log_mass: Any, log_cdf: Any, table_error: float, density: Any, cdf: Any, error: Any
+) -> None:
+    """The same for discrete noise on the integers low + k: cdf[s, 1] is for classes that must be beaten strictly.
+
+    `log_mass` and `log_cdf` are tables of equal odd length, centred at 0; beyond it the distribution function is 1.
+    """
+    reach = log_mass.size // 2
+    for i in range(gaps.size):
+        for s in range(3):
+            for k in range(error.size):
+                at = low + k - (gaps[i] + s - 1) + reach
+                density[s, i, k] = log_mass[at]
+                cdf[s, 0, i, k] = log_cdf[at]
+                cdf[s, 1, i, k] = log_cdf[at - 1]
+    error[:] = 3 * (gaps.size + 1) * table_error
+
+
+@njit(cache=True)
+def weigh(density: Any, cdf: Any, error: Any, weights: Any, peaks: Any) -> None:
+    """weights[s, j, k]: the terms of class j with s - 1 more votes, divided by exp(peaks[j]). Completes `error`."""
+    classes, nodes = density.shape[1], density.shape[2]
+    strict = cdf.shape[1] - 1
+    logs = np.empty(nodes)
+    largest = np.zeros(nodes)
+    for j in range(classes):
+        logs[:] = 0.0
+        for i in range(classes):
+            if i != j:
+                logs += cdf[1, strict if i < j else 0, i]
+        peaks[j] = (logs + density[1, j]).max()
+        for s in range(3):
+            for k in range(nodes):
+                largest[k] = max(largest[k], abs(density[s, j, k]))
+                weights[s, j, k] = math.exp(density[s, j, k] + logs[k] - peaks[j])
+    for k in range(nodes):
+        total = largest[k]
+        for i in range(classes):
+            total -= min(cdf[0, strict, i, k], cdf[2, strict, i, k])
+        error[k] += UNIT * ((classes + 12) * total + 20)
+
+
+@njit(cache=True)
+def ratios(cdf: Any, out: Any) -> bool:
+    """out[0 or 1, strict, i, k]: by what class i with a vote less or more changes a term; False if too large."""
+    for side in range(2):
+        for strict in range(cdf.shape[1]):
+            for i in range(cdf.shape[2]):
+                for k in range(cdf.shape[3]):
+                    exponent = cdf[2 * side, strict, i, k] - cdf[1, strict, i, k]
+                    if not abs(exponent) <= LARGEST_EXPONENT:
+                        return False
+                    out[side, strict, i, k] = math.exp(exponent)
+    return True
+
+
+@njit(cache=True, fastmath={"reassoc", "contract"})
+def weighted_sums(weights: Any, wrong: Any, factors: Any) -> Any:
+    """The sums over a lattice of weights x factors, and of the errors in these products."""
+    total, errors = 0.0, 0.0
+    for k in range(weights.size):
+        total += weights[k] * factors[k]
+        errors += wrong[k] * factors[k]
+    return total, errors
+
+
+@njit(cache=True)
+def moved_sums(a: int, b: int, weights: Any, wrongs: Any, ratio: Any, factors: Any, sums: Any, wrong: Any) -> bool:
+    """Every class's sum after a vote went from class a to class b, and its relative error.
+
+    `wrongs` are the weights times the error of a term, `factors` a buffer. False where doubles cannot hold a sum.
+    """
+    strict = ratio.shape[1] - 1
+    factors[:] = 1.0
+    known = (NOBODY, NOBODY)
+    for j in range(sums.size):
+        shift = 0 if j == a else 2 if j == b else 1
+        # Which tables the factors come from; the same for most classes in a row.
+        first = NOBODY if a == NOBODY or j == a else (strict if a < j else 0)
+        second = NOBODY if b == NOBODY or j == b else (strict if b < j else 0)
+        if (first, second) != known:
+            factors[:] = 1.0
+            if first != NOBODY:
+                factors *= ratio[0, first, a]
+            if second != NOBODY:
+                factors *= ratio[1, second, b]
+            known = (first, second)
+        total, errors = weighted_sums(weights[shift, j], wrongs[shift, j], factors)
+        if not SMALLEST_SUM < total < math.inf:
+            return False
+        sums[j], wrong[j] = total, errors / total + UNIT * (factors.size + 4)
+    return True
+
+
+@njit(cache=True)
+def log_ratio_bounds(log_p: Any, log_q: Any, loose: Any, upper_q: Any, extreme: Any) -> None:
+    """Bounds for a divergence of p from q: upper_q[j] on log q_j, and extreme[j], the log p_j / q_j farthest from 0.
+
+    `loose`[j] bounds the error of both logarithms together. A label with most of the mass gets its ratio from the
+    others', which then has an error relative to their mass.
+    """
+    most = 0
+    for j in range(log_q.size):
+        if log_q[j] > log_q[most]:
+            most = j
+    lost, lost_error = 0.0, 0.0
+    for j in range(log_q.size):
+        upper_q[j] = log_q[j] + loose[j]
+        ratio = log_p[j] - log_q[j]
+        off = loose[j] + 2 * UNIT * (abs(log_p[j]) + abs(log_q[j]))
+        extreme[j] = ratio - off if ratio <= -off else max(ratio, -ratio) + off
+        if j != most:
+            q, change = math.exp(log_q[j]), math.expm1(ratio)
+            lost += q * change
+            wrong = math.exp(ratio) * math.expm1(2 * off) + (2 * loose[j] + 8 * UNIT) * abs(change)
+            lost_error += q * wrong
+    if log_q[most] > -0.69:
+        rest = math.exp(log_q[most] - loose[most])
+        change, off = -lost / rest, (lost_error + 2 * loose[most] * abs(lost)) / rest
+        low, high = change - off, change + off
+        if low > -0.5:
+            farthest = math.log1p(low) if high <= 0 else math.log1p(max(high, -low))
+            extreme[most] = farthest * (1 + 8 * UNIT)
+
+
+@njit(cache=True)
+def raise_divergence(orders: Any, upper_q: Any, extreme: Any, out: Any) -> None:
+    """Raise out[o] to a bound on the Renyi divergence of order orders[o] between the laws that the bounds describe.
+
+    The sum of q F(log p/q) with F(l) = exp(a l) - 1 - a (exp(l) - 1), which is never negative, falls up to 0 and
+    then rises; F(l) >= F(-l). It needs no cancellation between labels.
+    """
+    mass, change = np.exp(upper_q), np.expm1(extreme)
+    for o in range(orders.size):
+        order = orders[o]
+        total, highest = 0.0, -math.inf
+        for j in range(upper_q.size):
+            exponent = order * extreme[j]
+            if exponent > LARGEST_EXPONENT or upper_q[j] < -LARGEST_EXPONENT:
+                # F is at most exp(exponent), or the order where the logarithm is below 0.
+                exponent = max(exponent, math.log(order)) + upper_q[j]
+                highest = max(highest, exponent)
+                total += math.exp(min(exponent, LARGEST_LOG)) * (1 + 4 * UNIT * (2 + abs(exponent) + abs(upper_q[j])))
+            else:
+                gained, owed = math.expm1(exponent), order * change[j]
+                rounding = 8 * UNIT * (abs(gained) + abs(owed) + abs(exponent) * math.exp(exponent))
+                total += mass[j] * (1 + 8 * UNIT) * (gained - owed + rounding)
+        divergence = math.log1p(total) / (order - 1)
+        if highest >= LARGEST_LOG:
+            divergence = log_of_sum(order, upper_q, extreme, highest) / (order - 1)
+        out[o] = max(out[o], divergence * (1 + 16 * UNIT * upper_q.size))
+
+
+@njit(cache=True)
+def log_of_sum(order: float, upper_q: Any, extreme: Any, highest: float) -> float:
+    """The logarithm of 1 plus a sum whose largest term is exp(highest), beyond the range of doubles."""
+    total = math.exp(-highest)
+    for j in range(upper_q.size):
+        total += math.exp(max(order * extreme[j], math.log(order)) + upper_q[j] - highest)
+    return highest * (1 + 8 * UNIT) + math.log(total)
+
+
+@njit(cache=True)
+def log_probabilities(sums: Any, peaks: Any, log_scale: float, out: Any) -> None:
+    """Logarithms of the label probabilities out of their sums."""
+    for j in range(sums.size):
+        out[j] = math.log(sums[j]) + peaks[j] + log_scale
+
+
+@njit(cache=True)
+def repeats(a: int, gaps: Any) -> bool:
+    """Whether an earlier class has as many votes; counts are sorted."""
+    return a > 0 and gaps[a] == gaps[a - 1]
+
+
+@njit(cache=True)
+def is_needed(a: int, b: int, gaps: Any, smallest: int, replace: bool, symmetric: bool) -> bool:
+    """Whether the move of a vote from a to b is possible, and not the same as another of equal classes."""
+    if a == b or (replace and NOBODY in (a, b)) or (not replace and NOBODY not in (a, b)):
+        return False
+    if a != NOBODY and gaps[a] <= smallest:
+        return False
+    if not symmetric:
+        return True
+    if a != NOBODY and repeats(a, gaps):
+        return False
+    return b == NOBODY or not repeats(b, gaps) or (a != NOBODY and b == a + 1)
+
+
+@njit(cache=True)
+def raise_over_moves(
+    gaps: Any,
+    smallest: int,
+    replace: bool,
+    density: Any,
+    cdf: Any,
+    error: Any,
+    log_scale: float,
+    general_error: float,
+    orders: Any,
+    out: Any,
+) -> bool:
+    """out[0] and out[1]: both directions' bounds at each order, the largest over all one-vote moves.
+
+    `smallest` is the gap of a class without votes. False where double precision cannot hold the sums.
+    """
+    classes, nodes = density.shape[1], density.shape[2]
+    weights, peaks = np.empty_like(density), np.empty(classes)
+    ratio = np.empty((2, cdf.shape[1], classes, nodes))
+    weigh(density, cdf, error, weights, peaks)
+    if not ratios(cdf, ratio):
+        return False
+    wrongs, factors = weights * error, np.empty(nodes)
+    sums, wrong, base_wrong, loose = np.empty(classes), np.empty(classes), np.empty(classes), np.empty(classes)
+    here, there, upper, extreme = np.empty(classes), np.empty(classes), np.empty(classes), np.empty(classes)
+    if not moved_sums(NOBODY, NOBODY, weights, wrongs, ratio, factors, sums, base_wrong):
+        return False
+    log_probabilities(sums, peaks, log_scale, here)
+    for a in range(NOBODY, classes):
+        for b in range(NOBODY, classes):
+            if not is_needed(a, b, gaps, smallest, replace, cdf.shape[1] == 1):
+                continue
+            if not moved_sums(a, b, weights, wrongs, ratio, factors, sums, wrong):
+                return False
+            log_probabilities(sums, peaks, log_scale, there)
+            for j in range(classes):
+                # A relative error e moves a logarithm by less than 2 e as long as e < 1/2.
+                loose[j] = 2 * (wrong[j] + base_wrong[j] + 2 * general_error) + 8 * UNIT * (2 + abs(peaks[j]))
+            log_ratio_bounds(here, there, loose, upper, extreme)
+            raise_divergence(orders, upper, extreme, out[0])
+            log_ratio_bounds(there, here, loose, upper, extreme)
+            raise_divergence(orders, upper, extreme, out[1])
+    return True
+
+
+@njit(cache=True)
+def continuous_divergences(
+    counts: Any, sigma: float, replace: bool, lattice: Any, general_error: float, orders: Any, out: Any
+) -> None:
+    """out[Q, 2, O] for rows of sorted counts int64[Q, C], the largest first.
+
+    `lattice` is (step, margin below, margin above) in units of sigma. Rows that fail are set to infinity.
+    """
+    step, below, above = lattice
+    for query in range(counts.shape[0]):
+        gaps = counts[query] - counts[query, 0]
+        low = gaps[-1] / (2 * sigma) - below
+        nodes = int((above - low) / step) + 2
+        density = np.empty((3, gaps.size, nodes))
+        cdf = np.empty((3, 1, gaps.size, nodes))
+        error = np.empty(nodes)
+        fill_continuous(gaps, sigma, low, step, density, cdf, error)
+        log_scale = math.log(step / math.sqrt(2 * math.pi))
+        out[query] = 0.0
+        if not raise_over_moves(
+            gaps, -counts[query, 0], replace, density, cdf, error, log_scale, general_error, orders, out[query]
+        ):
+            out[query] = math.inf
+
+
+@njit(cache=True)
+def discrete_divergences(
+    counts: Any,
+    replace: bool,
+    log_mass: Any,
+    log_cdf: Any,
+    table_error: float,
+    below: int,
+    above: int,
+    general_error: float,
+    orders: Any,
+    out: Any,
+) -> None:
+    """The same for discrete noise and rows of counts int64[Q, C] in the order of their classes."""
+    for query in range(counts.shape[0]):
+        gaps = counts[query] - counts[query].max()
+        low = gaps.min() // 2 - below
+        nodes = above - low + 1
+        density = np.empty((3, gaps.size, nodes))
+        cdf = np.empty((3, 2, gaps.size, nodes))
+        error = np.empty(nodes)
+        fill_discrete(gaps, low, log_mass, log_cdf, table_error, density, cdf, error)
+        out[query] = 0.0
+        if not raise_over_moves(
+            gaps, -counts[query].max(), replace, density, cdf, error, 0.0, general_error, orders, out[query]
+        ):
+            out[query] = math.inf
+
+
+@njit(cache=True)
+def _probabilities(density: Any, cdf: Any, error: Any, log_scale: float, out: Any) -> None:
+    """out[C]: label probabilities, scaled to add up to 1."""
+    classes = density.shape[1]
+    weights, peaks = np.empty_like(density), np.empty(classes)
+    weigh(density, cdf, error, weights, peaks)
+    for j in range(classes):
+        out[j] = weights[1, j].sum() * math.exp(peaks[j] + log_scale)
+    out /= out.sum()
+
+
+@njit(cache=True)
+def continuous_probabilities(counts: Any, sigma: float, lattice: Any, out: Any) -> None:
+    """out[Q, C] for rows of counts int64[Q, C] in any order."""
+    step, below, above = lattice
+    for query in range(counts.shape[0]):
+        gaps = counts[query] - counts[query].max()
+        low = gaps.min() / (2 * sigma) - below
+        nodes = int((above - low) / step) + 2
+        density, cdf = np.empty((3, gaps.size, nodes)), np.empty((3, 1, gaps.size, nodes))
+        error = np.empty(nodes)
+        fill_continuous(gaps, sigma, low, step, density, cdf, error)
+        _probabilities(density, cdf, error, math.log(step / math.sqrt(2 * math.pi)), out[query])
+
+
+@njit(cache=True)
+def discrete_probabilities(counts: Any, log_mass: Any, log_cdf: Any, below: int, above: int, out: Any) -> None:
+    """The same for discrete noise."""
+    for query in range(counts.shape[0]):
+        gaps = counts[query] - counts[query].max()
+        low = gaps.min() // 2 - below
+        nodes = above - low + 1
+        density, cdf = np.empty((3, gaps.size, nodes)), np.empty((3, 2, gaps.size, nodes))
+        error = np.empty(nodes)
+        fill_discrete(gaps, low, log_mass, log_cdf, 0.0, density, cdf, error)
+        _probabilities(density, cdf, error, 0.0, out[query])
+
+
+@njit(cache=True)
+def test_divergences(logs: Any, loose: Any, orders: Any, out: Any) -> None:
+    """out[N, 2, O] for the two outcomes of a threshold test.
+
+    logs[n, s] are the logarithms of their probabilities when the largest count has s - 1 more votes, loose[n] a bound
+    on the error of any two of them.
+    """
+    upper, extreme = np.empty(2), np.empty(2)
+    wrong = np.empty(2)
+    for n in range(logs.shape[0]):
+        out[n] = 0.0
+        wrong[:] = loose[n]
+        for s in (0, 2):
+            log_ratio_bounds(logs[n, 1], logs[n, s], wrong, upper, extreme)
+            raise_divergence(orders, upper, extreme, out[n, 0])
+            log_ratio_bounds(logs[n, s], logs[n, 1], wrong, upper, extreme)
+            raise_divergence(orders, upper, extreme, out[n, 1])
+
+
+@njit(cache=True)
+def log_normal_cdfs(t: Any, out: Any) -> None:
+    """out[n] = log Phi(t[n])."""
+    for n in range(t.size):
+        out[n] = log_normal_cdf(t[n])

@@ -1,0 +1,85 @@
+"""Figures of the privacy analyses: epsilon against queries, accuracy against sigma. They take plain numbers."""
+
+from collections.abc import Mapping, Sequence
+from pathlib import Path
+from typing import Any
+
+import matplotlib as mpl
+from matplotlib.figure import Figure
+
+from capcsim.errors import RecordError
+from capcsim.report.figures import ACCENT, MUTED, STRONG, STYLE
+
+# Name of a curve: its label, colour and line. Dashed ones depend on private votes.
+CURVES: dict[str, tuple[str, str, str]] = {
+    "pure": ("pure composition", "#c9ced6", "-"),
+    "advanced": ("advanced composition", "#7a7a7a", "-"),
+    "rdp_mironov": ("RDP, Mironov's conversion", "#8fb8de", "-"),
+    "rdp": ("RDP, improved conversion", "#4d8fcc", "-"),
+    "pld": ("privacy loss distribution", STRONG, "-"),
+    "analytic": ("analytic Gaussian", "#0b2545", ":"),
+    "theorem6_mironov": ("Theorem 6, Mironov's conversion", "#e9a03b", "--"),
+    "theorem6": ("Theorem 6, improved conversion", ACCENT, "--"),
+    "exact": ("exact noisy argmax, both directions", "#2a9d8f", "--"),
+}
+
+
+def draw_epsilon(curves: Mapping[str, Sequence[float | None]], mechanism: str, delta: float, folder: Path) -> Path:
+    """Epsilon against queries by every analysis of `curves`, on one axis; returns the PNG's path."""
+    with mpl.rc_context(STYLE):
+        figure = Figure(figsize=(9, 5.4), layout="constrained")
+        axes = figure.subplots()
+        last: dict[str, float] = {}
+        queries = [float(number or 0) for number in curves["queries"]]
+        for name, (label, colour, line) in CURVES.items():
+            values = curves.get(name)
+            if values is None or values[-1] is None:
+                continue
+            last[name] = values[-1]
+            width = 2.6 if name == "analytic" else 1.8
+            label = f"{label}: {values[-1]:.2f}"
+            heights = [float(value or 0) for value in values]
+            axes.plot(queries, heights, line, color=colour, linewidth=width, label=label)
+        # Pure composition would squeeze the others against the axis.
+        axes.set_ylim(0, 1.05 * max(value for name, value in last.items() if name != "pure"))
+        axes.set_xlim(left=0)
+        axes.set_xlabel("queries")
+        axes.set_ylabel(f"epsilon at delta = {delta:g}")
+        axes.set_title(f"Epsilon of {mechanism} by analysis")
+        axes.grid(alpha=0.3)
+        title = f"after {queries[-1]:.0f} queries\n(dashed: depends on private\nvotes, not releasable)"
+        axes.legend(loc="upper left", bbox_to_anchor=(1.01, 1), title=title, alignment="left")
+        return _save(figure, folder, "epsilon-against-queries")
+
+
+def draw_accuracy(tuning: Mapping[str, Any], folder: Path) -> Path:
+    """Label accuracy against sigma and the sigma that was chosen; returns the PNG's path."""
+    curve = tuning["curve"]
+    with mpl.rc_context(STYLE):
+        figure = Figure(figsize=(8, 4.4), layout="constrained")
+        axes = figure.subplots()
+        axes.plot(curve["sigma"], curve["accuracy"], "o-", color=STRONG, markersize=4, label="expected label accuracy")
+        best = tuning["accuracy_without_noise"]
+        axes.axhline(best, color=MUTED, linewidth=1, label=f"without noise: {best:.3f}")
+        axes.axhspan(
+            best - tuning["max_loss"], best, color=MUTED, alpha=0.25, label=f"a loss of {tuning['max_loss']:g}"
+        )
+        axes.axvline(tuning["sigma"], color=ACCENT, linewidth=1.4, label=f"chosen: sigma {tuning['sigma']:g}")
+        axes.set_xscale("log")
+        axes.xaxis.set_major_formatter("{x:g}")
+        axes.set_xlabel("sigma, votes")
+        axes.set_ylabel(f"share of labels equal to the {tuning['reference']}")
+        axes.set_title("Label accuracy against noise (tuning on private votes is not private)")
+        axes.grid(alpha=0.3)
+        axes.legend(loc="lower left")
+        return _save(figure, folder, "accuracy-against-sigma")
+
+
+def _save(figure: Figure, folder: Path, name: str) -> Path:
+    try:
+        folder.mkdir(parents=True, exist_ok=True)
+    except OSError as error:
+        raise RecordError(f"{folder}: cannot be made: {error.strerror}; choose another folder") from None
+    path = folder / f"{name}.png"
+    figure.savefig(path, dpi=150)
+    return path
