@@ -9,7 +9,7 @@ import tempfile
 import threading
 import time
 import weakref
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Iterable, Mapping
 from multiprocessing.connection import wait
 from pathlib import Path
 from typing import Any
@@ -71,6 +71,7 @@ class Parties:
         if not self._busy.acquire(blocking=False):
             raise InputError("CrypTen's party processes are in use: one call at a time")
         try:
+            self._check_kept(value for _, given in calls.values() for value in given if isinstance(value, Far))
             self._start()
             tasks = {role: (call, (self._parties[role], *given)) for role, (call, given) in calls.items()}
             outputs, logs = self._call(step, tasks, self._timeout_s, keep=keep)
@@ -85,6 +86,13 @@ class Parties:
             self._stop()
         self._stop = None
         self._helpers, self._parties = {}, {}
+
+    def _check_kept(self, values: Iterable[Far]) -> None:
+        """Raises PeerFailed, with a name if it is known, when the process that had one of these has ended."""
+        if not all(map(self.keeps, values)):
+            dead = [NAMES[role] for role, helper in self._helpers.items() if helper.ended]
+            whose = f"the process of the {' and the '.join(dead)} has" if dead else "the parties' processes have"
+            raise PeerFailed(f"{whose} ended, and with it what was kept there; open the session again")
 
     def _start(self) -> None:
         """Start all, unless all are there."""

@@ -1,4 +1,4 @@
-"""Party processes that the tests of one module share: starting them takes seconds."""
+"""Party processes that these tests share: starting them takes seconds."""
 
 from collections.abc import Callable, Iterator
 from typing import Any
@@ -9,21 +9,21 @@ from capcsim.crypto.helper import Helper
 from capcsim_crypten import CryptenBackend
 
 
-@pytest.fixture(scope="module")
+@pytest.fixture(scope="package")
 def backend() -> Iterator[CryptenBackend]:
     made = CryptenBackend(timeout_s=120.0)
     yield made
     made.close()
 
 
-@pytest.fixture(scope="module")
+@pytest.fixture(scope="package")
 def dealt() -> Iterator[CryptenBackend]:
     made = CryptenBackend(provider="third-party", timeout_s=120.0)
     yield made
     made.close()
 
 
-@pytest.fixture(scope="module")
+@pytest.fixture(scope="package")
 def elsewhere() -> Iterator[Callable[..., Any]]:
     """Call a function of a test module in a process of its own, which may import CrypTen."""
     helper = Helper("test's process")

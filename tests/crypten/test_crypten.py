@@ -10,6 +10,7 @@ import pytest
 
 from capcsim import registry
 from capcsim.backend import VOTE_RING_BITS, Role, Shares
+from capcsim.conformance import CHECKS
 from capcsim.crypto.shares import reconstruct, share
 from capcsim.crypto.voting import YAO, one_hot_argmax
 from capcsim.errors import BackendUnavailable, InputError
@@ -43,6 +44,12 @@ def test_the_provider_decides_what_is_promised(backend: CryptenBackend, dealt: C
 def test_bad_options_are_refused(options: dict[str, Any], says: str) -> None:
     with pytest.raises(InputError, match=says):
         registry.load("crypten", options)
+
+
+@pytest.mark.parametrize("check", ["infer equals reference", "shares are fresh", "transcripts are well formed"])
+def test_it_conforms_with_a_dealer_too(dealt: CryptenBackend, check: str) -> None:
+    """With its defaults it is in tests/test_conformance.py."""
+    CHECKS[check](dealt)
 
 
 @pytest.mark.parametrize("name", ["backend", "dealt"])
