@@ -29,7 +29,7 @@ def table(found: Row) -> RenderableType:
     shown = new_table(escape(f"{found['scenario']}, batch {found['batch']}"))
     shown.add_column("", no_wrap=True)
     for row in found["backends"]:
-        shown.add_column(escape(row["name"]), justify="right")
+        shown.add_column(escape(row["name"]), justify="right", overflow="fold")
     for heading, section in SECTIONS.items():
         if heading:
             shown.add_row(heading, style="bold")
