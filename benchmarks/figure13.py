@@ -107,9 +107,10 @@ def querying_party(backend: str, kind: str, batch: int) -> Steps:
     x = inputs(kind, batch)
     garbler = yield from set_up_programs()[0]()
     if backend == "hybrid":
-        from capcsim_hybrid.inference import infer_querier, set_up_querier
+        from capcsim_hybrid.inference import infer_querier
         from capcsim_hybrid.linear import SecretKeys
         from capcsim_hybrid.parameters import context
+        from capcsim_hybrid.sessions import set_up_querier
 
         state = yield from set_up_querier(lambda chosen: SecretKeys(context(chosen)), 8192, "ahead", 1 << 30, garbler)
         ring_bits, infer, side = state.plan.network.ring_bits, infer_querier, state
@@ -133,7 +134,8 @@ def answering_party(backend: str, kind: str) -> Steps:
     evaluator = yield from set_up_programs()[1]()
     if backend == "hybrid":
         from capcsim_hybrid import HybridBackend
-        from capcsim_hybrid.inference import infer_answerer, set_up_answerer
+        from capcsim_hybrid.inference import infer_answerer
+        from capcsim_hybrid.sessions import set_up_answerer
 
         prepared = HybridBackend(processes=False).prepare(model_of(kind), seed=0)
         side = yield from set_up_answerer(prepared.private, 1 << 30, evaluator)
