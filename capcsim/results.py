@@ -246,15 +246,17 @@ def _busiest(simulated: Simulated) -> dict[str, Any]:
 
 
 def _waiting(outcome: Outcome) -> dict[str, int]:
-    """Votes that did not come, and the batches that waited for them."""
+    """Votes that were declined or did not come, and the batches that waited for the latter."""
     voters = Counter(voter.party for voter in outcome.voters)
-    counted = {(row.querier, row.batch): len(row.counted) for row in outcome.simulated.queries}
+    rows = {(row.querier, row.batch): row for row in outcome.simulated.queries}
+    counted = {key: len(row.counted) for key, row in rows.items()}
     asked = {key: len(outcome.voters) - voters[key[0]] for key in counted}
-    missing = {key: asked[key] - counted[key] for key in counted}
+    missing = {key: asked[key] - rows[key].declined - counted[key] for key in counted}
     return {
         "batches": len(counted),
         "batches_incomplete": sum(number > 0 for number in missing.values()),
         "votes_asked": sum(asked.values()),
+        "votes_declined": sum(row.declined for row in rows.values()),
         "votes_missing": sum(missing.values()),
     }
 

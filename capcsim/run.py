@@ -136,8 +136,9 @@ class _Run:
         count = queries.per_querier if self.scenario.protocol.deadline_s is not None else self.affordable
         until = (round_ + 1) * count // queries.rounds
         for querier, before in enumerate(self.planned):
-            new = self.learning.select(querier, until - before, self.bought[querier], self.asked[querier], round_)
-            self.asked[querier] = np.concatenate([self.asked[querier], new])
+            asked = self.asked[querier]
+            new = self.learning.select(queries.selection, querier, until - before, self.bought[querier], asked, round_)
+            self.asked[querier] = np.concatenate([asked, new])
         self._vote(self.planned)
         self.rounds.append(self.planned[0])
         self.planned = [until] * len(self.planned)

@@ -30,6 +30,7 @@ MedMnist: TypeAlias = Literal[
     "tissuemnist", "organamnist", "organcmnist", "organsmnist",
 ]  # fmt: skip
 FolderSource: TypeAlias = Literal["mnist", "fashion_mnist", "cifar10", "svhn", "heart", MedMnist]
+Selection: TypeAlias = Literal["random", "entropy", "margin", "k-center"]
 FileSource: TypeAlias = Literal["npz", "csv", "parquet"]
 
 
@@ -89,7 +90,7 @@ class Models(Section):
 class Queries(Section):
     """What a querying party asks, and how it sends it."""
 
-    selection: Literal["random", "entropy", "margin", "k-center"] = "random"
+    selection: Selection = "random"
     per_querier: Count = Field(description="labels that a querying party wants")
     rounds: Count = Field(1, description="times that a querying party selects, asks and retrains")
     batch: Count = Field(10, description="queries that travel together")

@@ -36,7 +36,7 @@ def _train(tasks: Sequence[TrainingTask], models: Models, device: str) -> list[C
     networks = [untrained(task, models) for task in tasks]
     state, buffers = _stacked(networks, device)
     frame = networks[0]
-    x, y = (torch.stack([torch.from_numpy(getattr(task, name)) for task in tasks]).to(device) for name in ("x", "y"))
+    x, y = (torch.stack([torch.tensor(getattr(task, name)) for task in tasks]).to(device) for name in ("x", "y"))
     optimiser = torch.optim.Adam(state.values(), lr=models.learning_rate, weight_decay=models.weight_decay)
     own = torch.arange(len(tasks), device=device)[:, None]
 

@@ -12,7 +12,7 @@ from capcsim.learning.partition import Indices, partition
 from capcsim.learning.samples import Dataset, impute
 from capcsim.learning.selection import select
 from capcsim.learning.training import TrainingTask
-from capcsim.scenario import Scenario
+from capcsim.scenario import Scenario, Selection
 from capcsim.seeds import Seeds
 
 Bought: TypeAlias = tuple[Indices, NDArray[np.int64]]
@@ -60,14 +60,15 @@ class Ensemble:
         seed = self._seeds.integer("train", party, 0 if shard is None else shard + 1)
         return TrainingTask(kinds[party % len(kinds)], self.samples(party, rows), data.y[rows], data.classes, seed)
 
-    def select(self, querier: int, count: int, bought: Bought, asked: Indices, round_: int = 0) -> Indices:
+    def select(
+        self, selection: Selection, querier: int, count: int, bought: Bought, asked: Indices, round_: int = 0
+    ) -> Indices:
         """The samples that a querying party asks about next: int64[count], from its pool without what it asked."""
-        pool = np.setdiff1d(self.parts.pools[querier], asked, assume_unique=True) if len(asked) else None
-        pool = self.parts.pools[querier] if pool is None else pool
+        pool = self.parts.pools[querier]
+        pool = pool[~np.isin(pool, asked)]
         own = self.samples(querier, np.concatenate([self.parts.owned(querier), bought[0]]))
         generator = self._seeds.generator("select", querier, round_)
-        queries, model = self._scenario.queries, self.own[querier]
-        return pool[select(queries, count, model, self.samples(querier, pool), own, generator)]
+        return pool[select(selection, count, self.own[querier], self.samples(querier, pool), own, generator)]
 
     def adopt(self, bought: Sequence[Bought]) -> list[int]:
         """Let every querying party use, and answer with, a model retrained on its labels so far.

@@ -93,7 +93,7 @@ class _ArraysOnly(pickle.Unpickler):
         if (module, name) == ("numpy", "ndarray"):
             return np.ndarray
         if (module, name) == ("numpy", "dtype"):
-            return np.dtype
+            return _number_dtype
         if module in ("numpy.core.multiarray", "numpy._core.multiarray") and name == "_reconstruct":
             return _empty_array
         if (module, name) == ("_codecs", "encode"):
@@ -101,11 +101,18 @@ class _ArraysOnly(pickle.Unpickler):
         raise pickle.UnpicklingError(f"{module}.{name} is not allowed in it")
 
 
+def _number_dtype(name: str, *options: bool) -> Any:
+    found = np.dtype(name, *options)
+    if found.hasobject:
+        raise pickle.UnpicklingError("only arrays of numbers are allowed in it")
+    return found
+
+
 def _empty_array(kind: Any, shape: Any, dtype: Any) -> NDArray[Any]:
     """What numpy's own _reconstruct does, for arrays of numbers only."""
-    if kind is not np.ndarray or np.dtype(dtype).hasobject:
+    if kind is not np.ndarray:
         raise pickle.UnpicklingError("only arrays of numbers are allowed in it")
-    return np.ndarray(shape, dtype)
+    return np.ndarray(shape, _number_dtype(dtype))
 
 
 def _latin1(text: str, encoding: str) -> bytes:

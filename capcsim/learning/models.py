@@ -79,7 +79,9 @@ class Classifier(nn.Sequential):
     def _outputs(self, layers: int, x: NDArray[np.float32]) -> Iterator[torch.Tensor]:
         """What the first layers give, some samples at a time."""
         with torch.no_grad():
-            for samples in torch.split(torch.from_numpy(x), PREDICTED_TOGETHER):
+            for start in range(0, len(x), PREDICTED_TOGETHER):
+                # A copy: what comes from another process may be read-only, which torch does not take.
+                samples = torch.tensor(x[start : start + PREDICTED_TOGETHER])
                 for layer in list(self)[:layers]:
                     samples = layer(samples)
                 yield samples

@@ -6,7 +6,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from capcsim.learning.models import Model
-from capcsim.scenario import Queries
+from capcsim.scenario import Selection
 
 Samples: TypeAlias = NDArray[np.float32]
 CHUNK_VALUES = 1 << 24
@@ -14,13 +14,13 @@ CHUNK_VALUES = 1 << 24
 
 
 def select(
-    queries: Queries, count: int, model: Model, pool: Samples, own: Samples, generator: np.random.Generator
+    selection: Selection, count: int, model: Model, pool: Samples, own: Samples, generator: np.random.Generator
 ) -> NDArray[np.int64]:
     """Positions in `pool` of `count` samples, in the order in which they are asked: int64[count].
 
     `own` are the samples that the querying party trained on, the first centres of k-center.
     """
-    match queries.selection:
+    match selection:
         case "random":
             return generator.permutation(len(pool))[:count]
         case "entropy":

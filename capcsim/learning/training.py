@@ -97,7 +97,8 @@ def train(task: TrainingTask, models: Models) -> Model:
 
 def fit(model: Classifier, task: TrainingTask, models: Models) -> None:
     """Go on training a network on a task's samples, by Adam from its start."""
-    x, y = torch.from_numpy(task.x), torch.from_numpy(task.y)
+    # Copies: what comes from another process may be read-only, which torch does not take.
+    x, y = torch.tensor(task.x), torch.tensor(task.y)
     optimiser = torch.optim.Adam(
         model.parameters(), lr=models.learning_rate, weight_decay=models.weight_decay, fused=True
     )

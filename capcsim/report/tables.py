@@ -151,6 +151,8 @@ def _bottleneck(found: Row) -> str:
             f" {waiting['batches_incomplete']} of {waiting['batches']} batches waited for the deadline;"
             f" {waiting['votes_missing']} of {waiting['votes_asked']} votes did not come in time."
         )
+    if waiting["votes_declined"]:
+        text += f" {waiting['votes_declined']} of {waiting['votes_asked']} votes were declined."
     return text
 
 
@@ -165,7 +167,7 @@ def _warnings(found: Row) -> list[str]:
     mean = found["mean"]
     if mean["label_accuracy"] is not None and mean["label_accuracy"] < mean["accuracy_before"]:
         lines.append(
-            "The bought labels are worse than the parties' own models: the noise is large against the number of"
-            f" votes ({found['voters']})."
+            "The bought labels are worse than the parties' own models are on all samples: the noise is large against"
+            f" the number of votes ({found['voters']}), or what was asked is hard."
         )
     return lines

@@ -46,7 +46,10 @@ class Costs(Protocol):
 
 @dataclass(frozen=True, slots=True)
 class QueryRow:
-    """What became of one query; `label` is -1 where none was released, and `why` then says why."""
+    """What became of one query; `label` is -1 where none was released, and `why` then says why.
+
+    `declined` is the number of voters whose parties declined it.
+    """
 
     querier: int
     query: int
@@ -56,6 +59,7 @@ class QueryRow:
     submitted_s: float
     labelled_s: float
     why: str
+    declined: int
 
 
 @dataclass(frozen=True, slots=True)
@@ -258,10 +262,10 @@ class World:
         self._labelled(sum(label >= 0 for label in labels))
 
     def _note(self, batch: _Batch, labels: list[int], why: str) -> None:
+        declined = len(self._collaboration.answering(batch.querier)) - len(self._agreeing(batch))
         for query, label in zip(batch.queries, labels, strict=True):
-            reason = why if label < 0 else ""
-            times = (batch.submitted_s, self._env.now)
-            self._rows.append(QueryRow(batch.querier, query, batch.number, label, batch.counted, *times, reason))
+            row = (batch.querier, query, batch.number, label, batch.counted, batch.submitted_s, self._env.now)
+            self._rows.append(QueryRow(*row, why if label < 0 else "", declined))
 
     def _agreeing(self, batch: _Batch) -> list[Voter]:
         """The voters that nobody has to wait for in vain: a party that declines a batch leaves the counted set."""
