@@ -140,7 +140,7 @@ class World:
     def next_round(self, costs: Costs, queries: list[int], changed: Iterable[int]) -> None:
         """What the next `run` costs and asks; the voters that `changed` their models are set up again.
 
-        Retraining between the rounds takes no simulated time.
+        A round begins when all of the one before has ended, late answers too; retraining takes no simulated time.
         """
         self._costs, self._queries, self._changed = costs, queries, set(changed)
 
