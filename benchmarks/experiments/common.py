@@ -23,6 +23,7 @@ from matplotlib.figure import Figure
 from numpy.typing import NDArray
 
 from capcsim.costs.cache import host, versions
+from capcsim.errors import CapcsimError
 from capcsim.fixed_point import compile_model
 from capcsim.learning.checkpoints import Checkpoints
 from capcsim.learning.datasets import load_dataset
@@ -340,7 +341,7 @@ def per_class(by_querier: Sequence[Sequence[Quality]]) -> list[float]:
 
 
 def spread(values: Sequence[float]) -> dict[str, Any]:
-    """Mean and sample deviation."""
+    """Mean and sample deviation, which over querying parties and seeds of retraining mixes both."""
     deviation = float(np.std(values, ddof=1)) if len(values) > 1 else None
     return {"mean": fmean(values), "deviation": deviation, "values": list(values)}
 
@@ -353,6 +354,15 @@ def points(value: float | dict[str, Any] | None) -> str:
         tail = "" if value["deviation"] is None else f" +- {100 * value['deviation']:.2f}"
         return f"{100 * value['mean']:+.2f}{tail}"
     return f"{100 * value:+.2f}"
+
+
+def command(main: Callable[[], None]) -> None:
+    """Run an experiment; what the user can mend is one line and exit code 2."""
+    try:
+        main()
+    except CapcsimError as error:
+        say(f"{Path(sys.argv[0]).name}: {error}")
+        sys.exit(2)
 
 
 def say(text: str) -> None:

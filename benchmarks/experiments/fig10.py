@@ -13,6 +13,7 @@ from common import (
     BEFORE,
     SELECTIONS,
     Collaboration,
+    command,
     finish,
     parser,
     per_class,
@@ -137,4 +138,4 @@ def main() -> None:
 
 
 if __name__ == "__main__":
-    main()
+    command(main)

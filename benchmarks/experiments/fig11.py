@@ -7,7 +7,7 @@ Choosing sigma by looking at such a curve looks at private votes: it is not cove
 from typing import Any
 
 import numpy as np
-from common import AFTER, Collaboration, finish, parser, say, setting_of, spread, start
+from common import AFTER, Collaboration, command, finish, parser, say, setting_of, spread, start
 from matplotlib.figure import Figure
 
 DRAWS = 10
@@ -21,7 +21,7 @@ def main() -> None:
     setting = setting_of(arguments)
     started_s = start(arguments, f"fig11-{arguments.dataset}")
     curves: list[dict[str, Any]] = []
-    sigmas = sorted({*(round(share * setting.parties, 1) for share in SHARES_OF_K), setting.sigma})
+    sigmas = sorted({*(max(0.1, round(share * setting.parties, 1)) for share in SHARES_OF_K), setting.sigma})
     for seed in range(1, arguments.seeds + 1):
         say(f"seed {seed}: {setting.parties} parties")
         work = Collaboration(setting, seed, arguments)
@@ -68,4 +68,4 @@ def main() -> None:
 
 
 if __name__ == "__main__":
-    main()
+    command(main)

@@ -8,7 +8,20 @@ Choosing sigma so looks at private votes: it is not covered by that epsilon.
 from statistics import fmean
 from typing import Any
 
-from common import AFTER, Collaboration, finish, parser, points, pooled, say, setting_of, spread, start, with_parties
+from common import (
+    AFTER,
+    Collaboration,
+    command,
+    finish,
+    parser,
+    points,
+    pooled,
+    say,
+    setting_of,
+    spread,
+    start,
+    with_parties,
+)
 from matplotlib.figure import Figure
 
 from capcsim.learning.ensemble import nothing_bought
@@ -121,4 +134,4 @@ def main() -> None:
 
 
 if __name__ == "__main__":
-    main()
+    command(main)

@@ -14,6 +14,7 @@ from common import (
     BEFORE,
     SETTINGS,
     Collaboration,
+    command,
     finish,
     parser,
     per_class,
@@ -159,4 +160,4 @@ def main() -> None:
 
 
 if __name__ == "__main__":
-    main()
+    command(main)

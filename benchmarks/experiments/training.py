@@ -14,7 +14,7 @@ from statistics import median
 
 import numpy as np
 import torch
-from common import SETTINGS, say
+from common import SETTINGS, command, say
 
 from capcsim.costs.cache import host, versions
 from capcsim.learning.checkpoints import Checkpoints
@@ -93,4 +93,4 @@ def main() -> None:
 
 
 if __name__ == "__main__":
-    main()
+    command(main)
