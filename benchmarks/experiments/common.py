@@ -275,6 +275,7 @@ def parser(doc: str | None, datasets: Sequence[str] = tuple(SETTINGS)) -> argpar
     made.add_argument("--parties", type=int)
     made.add_argument("--labels", type=int, help="labels in place of the paper's number")
     made.add_argument("--selection", choices=SELECTIONS)
+    made.add_argument("--epochs", type=int, help="of training; fewer make weaker models")
     made.add_argument("--arithmetic", choices=("float", "integer"), default="float", help="of the votes")
     return made
 
@@ -286,7 +287,7 @@ def setting_of(arguments: argparse.Namespace) -> Setting:
         setting = setting.quick()
     if arguments.parties:
         setting = with_parties(setting, arguments.parties)
-    given = {name: getattr(arguments, name) for name in ("labels", "selection", "retrainings")}
+    given = {name: getattr(arguments, name) for name in ("labels", "selection", "retrainings", "epochs")}
     return replace(setting, **{name: value for name, value in given.items() if value is not None})
 
 
