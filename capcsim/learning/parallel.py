@@ -15,7 +15,7 @@ INSTALL = {"dask": "pip install 'dask[distributed]'", "ray": "pip install ray"}
 def run_all(
     function: Callable[..., Any], jobs: Iterable[tuple[Any, ...]], *, workers: int, engine: Engine = "loky"
 ) -> Iterator[Any]:
-    """The results of function(*job), in the order of the jobs, as they come.
+    """The results of function(*job), in the order of the jobs, as they come (with ray: when all have come).
 
     "loky" runs processes on this machine; "dask" and "ray" use a cluster that is already there
     (DASK_SCHEDULER_ADDRESS, RAY_ADDRESS), or start one here with so many workers. Raises InputError where an engine is
@@ -24,7 +24,9 @@ def run_all(
     with ExitStack() as stack:
         if engine != "loky":
             stack.enter_context(_cluster(engine, workers))
-        yield from Parallel(n_jobs=workers, return_as="generator")(delayed(function)(*job) for job in jobs)
+        # Ray's backend hands results over all at once.
+        return_as = "list" if engine == "ray" else "generator"
+        yield from Parallel(n_jobs=workers, return_as=return_as)(delayed(function)(*job) for job in jobs)
 
 
 def _cluster(engine: Engine, workers: int) -> Any:

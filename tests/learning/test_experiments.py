@@ -14,6 +14,9 @@ import numpy as np
 import pyarrow.parquet as pq
 import pytest
 
+from capcsim.learning.datasets import Dataset, load_dataset
+from capcsim.scenario import Data
+
 FOLDER = Path(os.environ.get("CAPCSIM_DATA", "/nonexistent"))
 needs_mnist = pytest.mark.skipif(
     not (FOLDER / "mnist.npz").exists(), reason="CAPCSIM_DATA names no folder with mnist.npz"
@@ -21,11 +24,22 @@ needs_mnist = pytest.mark.skipif(
 EXPERIMENTS = Path(__file__).parents[2] / "benchmarks" / "experiments"
 
 
+@pytest.fixture(scope="module")
+def some_digits() -> Dataset | None:
+    """The first of MNIST's training and test images: reading all of them takes longer than the rest."""
+    if not (FOLDER / "mnist.npz").exists():
+        return None
+    whole = load_dataset(Data(source="mnist", folder=FOLDER, train_per_party=1, pool_per_querier=1, evaluation=1))
+    rows = np.r_[:2000, 60_000:60_600]
+    return replace(whole, x=whole.x[rows], y=whole.y[rows], training=2000)
+
+
 @pytest.fixture
-def common(monkeypatch: pytest.MonkeyPatch) -> Any:
+def common(monkeypatch: pytest.MonkeyPatch, some_digits: Dataset | None) -> Any:
     monkeypatch.syspath_prepend(str(EXPERIMENTS))
     import common
 
+    monkeypatch.setattr(common, "load_dataset", lambda data: some_digits)
     return common
 
 
