@@ -11,7 +11,7 @@ from contextlib import closing
 from datetime import datetime
 from itertools import count
 from pathlib import Path
-from typing import Annotated, Any
+from typing import Annotated, Any, Literal, TypeAlias
 
 import typer
 from rich.console import Console
@@ -30,8 +30,9 @@ app = typer.Typer(
 )
 out, err = Console(), Console(stderr=True)
 
+Engine: TypeAlias = Literal["loky", "dask", "ray"]
 JsonFlag = Annotated[bool, typer.Option("--json", help="Print one JSON object and nothing else.")]
-ScenarioName = Annotated[str, typer.Argument(help="A TOML file, or one that ships: digits, hospitals, smoke.")]
+ScenarioName = Annotated[str, typer.Argument(help="A TOML file, or one that ships: digits, heart, hospitals, smoke.")]
 
 
 def main() -> None:
@@ -58,6 +59,12 @@ def run(
     seed: Annotated[int | None, typer.Option(help="Override the scenario's seed.")] = None,
     measure: Annotated[bool, typer.Option("--measure", help="Measure afresh; use no earlier transcript.")] = False,
     workers: Annotated[int, typer.Option(min=1, help="Processes that train. Results do not depend on it.")] = 1,
+    engine: Annotated[
+        Engine, typer.Option(help="What runs the training processes: joblib's loky, dask or ray.")
+    ] = "loky",
+    data: Annotated[
+        Path | None, typer.Option("--data", metavar="DIR", help="Where named data sets lie; else CAPCSIM_DATA.")
+    ] = None,
     folder: Annotated[
         Path | None, typer.Option("-o", "--output", help="The run's directory; an unfinished run in it is resumed.")
     ] = None,
@@ -67,12 +74,12 @@ def run(
     from capcsim.run import run_scenario
     from capcsim.scenario import load_scenario
 
-    wanted = load_scenario(scenario, overrides or (), seed=seed, backend=backend)
+    wanted = load_scenario(scenario, overrides or (), seed=seed, backend=backend, folder=data)
     where = folder or _new_folder(Path(scenario).stem)
     with _Stages(quiet=as_json) as stages:
         stages.heading = f"run's directory: {where}"
         try:
-            record = run_scenario(wanted, where, measure=measure, workers=workers, progress=stages)
+            record = run_scenario(wanted, where, measure=measure, workers=workers, engine=engine, progress=stages)
         except KeyboardInterrupt:
             stages.note(f"capcsim: interrupted; the same command with -o {where} keeps its labels and charges")
             raise typer.Exit(130) from None
@@ -166,12 +173,12 @@ def profile(
     from capcsim.costs.profile import profile as measure_steps
     from capcsim.errors import InputError
     from capcsim.learning.models import build_model, usual_input_shape
-    from capcsim.scenario import ModelKind
+    from capcsim.scenario import NetworkKind
 
     chosen = registry.load(backend, {} if security is None else {"security": security})
-    kind = next((known for known in get_args(ModelKind) if known == model), None)
+    kind = next((known for known in get_args(NetworkKind) if known == model), None)
     if kind is None:
-        raise InputError(f"--model {model}: choose one of {', '.join(get_args(ModelKind))}")
+        raise InputError(f"--model {model}: choose one of {', '.join(get_args(NetworkKind))}")
     built = build_model(kind, usual_input_shape(kind), 10, (100,), seed=0)
     with _Stages(quiet=as_json) as stages, closing(chosen):
         advance = stages.stage("measuring", repeats + 1)

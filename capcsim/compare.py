@@ -13,14 +13,13 @@ from tempfile import TemporaryDirectory
 from typing import Any, Self
 
 import numpy as np
-from numpy.typing import NDArray
 
 from capcsim.costs.cache import host, versions
-from capcsim.costs.measured import Measurements
 from capcsim.costs.profile import profile
 from capcsim.errors import ScenarioError
 from capcsim.journal import Journal
-from capcsim.learning.models import Classifier
+from capcsim.learning.metrics import average
+from capcsim.learning.parallel import Engine
 from capcsim.results import Outcome
 from capcsim.run import Job, Progress, Silent
 from capcsim.scenario import Access, Network, Scenario, parse_scenario
@@ -95,6 +94,7 @@ def compare(
     repeats: int = 5,
     measure: bool = False,
     workers: int = 1,
+    engine: Engine = "loky",
     progress: Progress | None = None,
 ) -> dict[str, Any]:
     """One row for each backend, as JSON; latencies on the scenario's own network and on each of `networks`.
@@ -104,14 +104,12 @@ def compare(
     progress = progress or Silent()
     everywhere = {SCENARIO_NETWORK: scenario.network, **networks}
     with ExitStack() as stack:
-        jobs = [Job(_with_backend(scenario, choice), workers, progress) for choice in choices]
+        jobs = [Job(_with_backend(scenario, choice), workers, engine, progress) for choice in choices]
         for job in jobs:
             stack.enter_context(closing(job.backend))
         rows = []
-        models: list[Classifier] | None = None
         for choice, job in zip(choices, jobs, strict=True):
-            job.train(models)
-            models = job.models
+            job.train(jobs[0].learning if job is not jobs[0] else None)
             rows.append(_row(job, choice, everywhere, repeats=repeats, measure=measure, progress=progress))
             job.backend.close()
     return {
@@ -138,10 +136,11 @@ def _row(
     job: Job, choice: Choice, networks: Mapping[str, Network], *, repeats: int, measure: bool, progress: Progress
 ) -> dict[str, Any]:
     """All about one backend."""
-    job.plan_queries()
+    job.plan_queries(0)
     profiled = _profile(job, choice, repeats, progress)
-    measured = job.execute(fresh=measure)
-    times, outcome = _simulate(job, measured, networks)
+    job.execute(fresh=measure)
+    times, outcome = _simulate(job, networks)
+    measured = outcome.measured
     found, agreement = job.backend.capabilities, measured.agreement + measured.earlier
     return {
         "name": str(choice),
@@ -167,7 +166,7 @@ def _row(
 def _profile(job: Job, choice: Choice, repeats: int, progress: Progress) -> dict[str, Any]:
     """Every step by the clock, with the first party's real queries and the model of a party that answers it."""
     voter = next(voter for voter in job.voters if voter.party != 0)
-    inputs: NDArray[np.float32] = job.dataset.x[job.asked[0]]
+    inputs = job.learning.samples(0, job.asked[0])
     if not len(inputs):
         allowed = "enough for one label; raise it, or the noise"
         raise ScenarioError("privacy.epsilon", job.scenario.privacy.epsilon, allowed)
@@ -176,7 +175,7 @@ def _profile(job: Job, choice: Choice, repeats: int, progress: Progress) -> dict
     batch = min(job.scenario.queries.batch, len(inputs))
     return profile(
         job.backend,
-        job.models[voter.index],
+        job.learning.voters[voter.index].estimator,
         kinds[voter.party % len(kinds)],
         batch=batch,
         repeats=repeats,
@@ -185,10 +184,11 @@ def _profile(job: Job, choice: Choice, repeats: int, progress: Progress) -> dict
     )
 
 
-def _simulate(
-    job: Job, measured: Measurements, networks: Mapping[str, Network]
-) -> tuple[dict[str, dict[str, Any]], Outcome]:
-    """The world on each network, with a ledger of its own; what came out on the first."""
+def _simulate(job: Job, networks: Mapping[str, Network]) -> tuple[dict[str, dict[str, Any]], Outcome]:
+    """The world on each network, with a ledger of its own; what came out on the first.
+
+    Where a deadline makes labels depend on the network, later rounds do too.
+    """
     times: dict[str, dict[str, Any]] = {}
     first: Outcome | None = None
     for name, network in networks.items():
@@ -199,9 +199,13 @@ def _simulate(
         with TemporaryDirectory(prefix="capcsim-") as folder, ExitStack() as stack:
             ledger = stack.enter_context(closing(job.open_ledger(Path(folder) / "ledger.jsonl")))
             releases = stack.enter_context(Journal(Path(folder) / "releases.jsonl"))
-            simulated = job.simulate(measured, ledger, releases, network)
+            there = job.fork(network)
+            simulated = there.simulate(there.measured, ledger, releases)
+            for round_ in range(1, job.scenario.queries.rounds):
+                there.plan_queries(round_)
+                simulated = there.simulate(there.execute(fresh=False), ledger, releases)
             times[name] = _times(simulated)
-            first = first or job.outcome(measured, simulated, ledger)
+            first = first or there.outcome(simulated, ledger)
     assert first, "the scenario's own network is always there"
     return times, first
 
@@ -227,8 +231,8 @@ def _results(outcome: Outcome) -> dict[str, Any]:
         right += list(outcome.dataset.y[outcome.asked[querier][queries]] == labels)
     return {
         "label_accuracy": float(np.mean(right)) if right else None,
-        "accuracy_before": float(np.mean([quality.accuracy for quality in outcome.before])),
-        "accuracy_after": float(np.mean([quality.accuracy for quality in outcome.after])),
+        "accuracy_before": float(np.mean([average(seeds).accuracy for seeds in outcome.before])),
+        "accuracy_after": float(np.mean([average(seeds).accuracy for seeds in outcome.after])),
         "epsilon": max((outcome.ledger.epsilon(querier) or 0.0) for querier in queriers),
     }
 

@@ -166,6 +166,16 @@ class Collaboration:
         self._lost = self._lost_charges({(entry["querier"], entry["query"], entry["draw"]) for entry in earlier})
         self._draws = {(entry["querier"], entry["query"], entry["counted"]): str(entry["draw"]) for entry in earlier}
 
+    def extend(self, voters: Sequence[Voter], votes: Sequence[Votes]) -> None:
+        """Go on with a further round: the voters' present models, and all votes, earlier queries' included.
+
+        Raises InputError where an earlier vote is not among them.
+        """
+        shorter = any(new.shape[2] < old.shape[2] for new, old in zip(votes, self.votes, strict=True))
+        if len(voters) != len(self.voters) or shorter:
+            raise InputError("a further round needs the same voters, and the votes of all rounds before it")
+        self.voters, self.votes = tuple(voters), votes
+
     def answering(self, querier: int) -> tuple[Voter, ...]:
         """Every voter but the querying party's own: it never answers its own query."""
         return tuple(voter for voter in self.voters if voter.party != querier)

@@ -21,7 +21,7 @@ import pyarrow.parquet as pq
 from capcsim.errors import RecordError
 from capcsim.scenario import Scenario
 
-SCHEMA_VERSION = 1
+SCHEMA_VERSION = 2
 COMPLETE, RUNNING = "complete", "running"
 INT, LONG, REAL, TEXT, FLAG = pa.int32(), pa.int64(), pa.float64(), pa.string(), pa.bool_()
 _BATCH = {"querier": INT, "batch": INT}

@@ -1,7 +1,7 @@
 """What a run tells: its tables, and the summary that `capcsim run --json` prints."""
 
 from collections import Counter
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from statistics import fmean, median
 from typing import Any
@@ -11,8 +11,9 @@ from numpy.typing import NDArray
 
 from capcsim.backend import Capabilities
 from capcsim.costs.measured import Measurements
+from capcsim.learning.baselines import Baseline
 from capcsim.learning.datasets import Dataset
-from capcsim.learning.metrics import Quality
+from capcsim.learning.metrics import Quality, average, deviation, share_fallen
 from capcsim.privacy.accountant import Accountant
 from capcsim.privacy.ledger import Ledger
 from capcsim.protocol import Voter
@@ -28,7 +29,8 @@ class Outcome:
     """Everything that came out of one run.
 
     `asked[q]` are the samples int64[n] of querying party q's queries, `votes[q]` the one-hot votes
-    int64[V, n, C] on them, all zero for its own voters. `saturation` is the share of inputs and activations that
+    int64[V, n, C] on them, all zero for its own voters. `before[q]` and `after[q]` have one quality for each seed
+    with which its model was trained. `saturation` is the share of inputs and activations that
     were clamped, in one voter of each architecture; None where the backend does not tell.
     """
 
@@ -38,8 +40,9 @@ class Outcome:
     asked: Sequence[NDArray[np.int64]]
     voters: Sequence[Voter]
     votes: Sequence[NDArray[np.int64]]
-    before: Sequence[Quality]
-    after: Sequence[Quality]
+    before: Sequence[Sequence[Quality]]
+    after: Sequence[Sequence[Quality]]
+    baselines: Mapping[str, Baseline]
     measured: Measurements
     saturation: float | None
     simulated: Simulated
@@ -64,7 +67,8 @@ def read_votes(record: Record, planned: Sequence[int], voters: int, classes: int
     table = record.read_table("votes").to_pydict()
     votes = [np.zeros((voters, count, classes), np.int64) for count in planned]
     for querier, query, voter, vote in zip(*(table[key] for key in ("querier", "query", "voter", "vote")), strict=True):
-        votes[querier][voter, query, vote] = 1
+        if query < planned[querier]:  # a later round's, where an earlier one is being gone through again
+            votes[querier][voter, query, vote] = 1
     return votes
 
 
@@ -82,7 +86,7 @@ def summarise(record: Record, outcome: Outcome) -> dict[str, Any]:
     """The manifest's results: the summary, and what the figures need besides the tables."""
     scenario, simulated = outcome.scenario, outcome.simulated
     queriers = [_querier(outcome, querier) for querier in range(scenario.parties.queriers)]
-    averaged = ("label_accuracy", "accuracy_before", "accuracy_after", "balanced_before", "balanced_after")
+    averaged = ("label_accuracy", "accuracy_before", "accuracy_after", "balanced_before", "balanced_after", "gain")
     summary = {
         "title": scenario.title,
         "record": str(record.folder),
@@ -98,6 +102,11 @@ def summarise(record: Record, outcome: Outcome) -> dict[str, Any]:
         "privacy": _privacy(outcome),
         "queriers": queriers,
         "mean": {key: _mean([row[key] for row in queriers]) for key in averaged},
+        "data": outcome.dataset.name,
+        "data_note": outcome.dataset.note,
+        "retrainings": scenario.models.retrainings,
+        "classes_fallen": share_fallen(list(map(average, outcome.before)), list(map(average, outcome.after))),
+        "baselines": {name: _baseline(baseline) for name, baseline in outcome.baselines.items()},
         "makespan_s": simulated.makespan_s,
         "bytes": sum(simulated.sent_bytes.values()),
         "busiest": _busiest(simulated),
@@ -118,7 +127,10 @@ def _querier(outcome: Outcome, querier: int) -> dict[str, Any]:
     queries, labels = outcome.simulated.bought(querier)
     latencies_s = [row.labelled_s - row.submitted_s for row in rows if row.label >= 0]
     true = outcome.dataset.y[outcome.asked[querier][queries]]
-    before, after = outcome.before[querier], outcome.after[querier]
+    before, after = average(outcome.before[querier]), average(outcome.after[querier])
+    paired = zip(outcome.before[querier], outcome.after[querier], strict=True)
+    gains = [new.accuracy - old.accuracy for old, new in paired]
+    asked = [int(outcome.dataset.y[outcome.asked[querier][row.query]]) for row in rows]
     messages = [message for message in outcome.simulated.log.messages if message.querier == querier]
     return {
         "querier": querier,
@@ -129,6 +141,13 @@ def _querier(outcome: Outcome, querier: int) -> dict[str, Any]:
         "accuracy_after": after.accuracy,
         "balanced_before": before.balanced_accuracy,
         "balanced_after": after.balanced_accuracy,
+        "gain": after.accuracy - before.accuracy,
+        "gain_deviation": deviation(gains),
+        "class_accuracy_before": _numbers(before.per_class),
+        "class_accuracy_after": _numbers(after.per_class),
+        "queries_per_class": np.bincount(asked, minlength=outcome.dataset.classes).tolist(),
+        "fairness_before": _fairness(before),
+        "fairness_after": _fairness(after),
         "epsilon": outcome.ledger.epsilon(querier),
         "simulated_s": max((row.labelled_s for row in rows), default=0.0),
         "latency_median_s": median(latencies_s) if latencies_s else None,
@@ -137,6 +156,27 @@ def _querier(outcome: Outcome, querier: int) -> dict[str, Any]:
         "unanswered": sum(row.why == UNANSWERED for row in rows),
         "stopped": _stopped(outcome, querier, rows),
     }
+
+
+def _fairness(found: Quality) -> dict[str, float] | None:
+    """The gaps between the groups of the protected attribute; None without one, or where a group lacks samples."""
+    if found.equal_opportunity is None or found.equalized_odds is None:
+        return None
+    return {"equal_opportunity": found.equal_opportunity, "equalized_odds": found.equalized_odds}
+
+
+def _baseline(found: Baseline) -> dict[str, Any]:
+    return {
+        "accuracy": _mean([quality.accuracy for quality in found.qualities]),
+        "balanced": _mean([quality.balanced_accuracy for quality in found.qualities]),
+        "bytes": found.sent_bytes,
+        "note": found.note,
+    }
+
+
+def _numbers(values: Sequence[float]) -> list[float | None]:
+    """JSON has no NaN: a class without a sample has no accuracy."""
+    return [None if np.isnan(value) else value for value in values]
 
 
 def _stopped(outcome: Outcome, querier: int, rows: Sequence[QueryRow]) -> str:
@@ -220,15 +260,17 @@ def _busiest(simulated: Simulated) -> dict[str, Any]:
 
 
 def _waiting(outcome: Outcome) -> dict[str, int]:
-    """Votes that did not come, and the batches that waited for them."""
+    """Votes that were declined or did not come, and the batches that waited for the latter."""
     voters = Counter(voter.party for voter in outcome.voters)
-    counted = {(row.querier, row.batch): len(row.counted) for row in outcome.simulated.queries}
+    rows = {(row.querier, row.batch): row for row in outcome.simulated.queries}
+    counted = {key: len(row.counted) for key, row in rows.items()}
     asked = {key: len(outcome.voters) - voters[key[0]] for key in counted}
-    missing = {key: asked[key] - counted[key] for key in counted}
+    missing = {key: asked[key] - rows[key].declined - counted[key] for key in counted}
     return {
         "batches": len(counted),
         "batches_incomplete": sum(number > 0 for number in missing.values()),
         "votes_asked": sum(asked.values()),
+        "votes_declined": sum(row.declined for row in rows.values()),
         "votes_missing": sum(missing.values()),
     }
 
@@ -267,10 +309,13 @@ def _metric_columns(outcome: Outcome) -> dict[str, list[Any]]:
     """Long form: (querier, moment, metric, class, value); class is -1 for a metric over all classes."""
     rows: list[tuple[int, str, str, int, float]] = []
     for moment, qualities in (("before", outcome.before), ("after", outcome.after)):
-        for querier, found in enumerate(qualities):
+        for querier, by_seed in enumerate(qualities):
+            found = average(by_seed)
             rows.append((querier, moment, "accuracy", -1, found.accuracy))
             rows.append((querier, moment, "balanced_accuracy", -1, found.balanced_accuracy))
             rows += [(querier, moment, "class_accuracy", i, value) for i, value in enumerate(found.per_class)]
+            rows += [(querier, moment, name, -1, value) for name, value in (_fairness(found) or {}).items()]
+            rows += [(querier, moment, f"accuracy, seed {i}", -1, each.accuracy) for i, each in enumerate(by_seed)]
     names = ("querier", "moment", "metric", "class", "value")
     return {name: [row[i] for row in rows] for i, name in enumerate(names)}
 

@@ -4,14 +4,15 @@ A killed run goes through the same stages again. Its record gives back what must
 measurements, charges, labels; all else follows from the scenario and the seed.
 """
 
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from contextlib import ExitStack, closing
+from copy import copy, deepcopy
 from hashlib import sha256
+from itertools import pairwise
 from pathlib import Path
 from typing import Any, Protocol
 
 import numpy as np
-from numpy.typing import NDArray
 
 from capcsim import registry
 from capcsim.backend import VOTE_RING_BITS, SaturatingBackend
@@ -21,11 +22,13 @@ from capcsim.costs.measured import MeasuredCosts, Measurements, pair_group
 from capcsim.crypto.shares import reconstruct, share
 from capcsim.errors import RecordError
 from capcsim.journal import Journal
+from capcsim.learning.baselines import Baseline, compare
+from capcsim.learning.checkpoints import Checkpoints
 from capcsim.learning.datasets import load_dataset
-from capcsim.learning.metrics import Quality, quality
-from capcsim.learning.models import Classifier
-from capcsim.learning.partition import partition
-from capcsim.learning.selection import select
+from capcsim.learning.ensemble import Bought, Ensemble, nothing_bought
+from capcsim.learning.metrics import Quality
+from capcsim.learning.models import Model
+from capcsim.learning.parallel import Engine
 from capcsim.learning.training import TrainingTask, train_all
 from capcsim.privacy.accountant import ANALYSES, Accountant
 from capcsim.privacy.ledger import BudgetScope, Ledger
@@ -36,7 +39,6 @@ from capcsim.protocol import (
     RealNoise,
     SimulatedNoise,
     Voter,
-    Votes,
     mechanism_of,
     share_votes,
 )
@@ -68,16 +70,17 @@ def run_scenario(
     *,
     measure: bool = False,
     workers: int = 1,
+    engine: Engine = "loky",
     progress: Progress | None = None,
 ) -> Record:
     """Run a scenario into a directory, or finish the run that was killed there; returns the record.
 
     A run that is complete already is left as it is.
 
-    `measure` ignores transcripts measured earlier; `workers` processes train. Raises a CapcsimError for
-    anything that the user can mend.
+    `measure` ignores transcripts measured earlier; `workers` processes of joblib's `engine` train. Raises a
+    CapcsimError for anything that the user can mend.
     """
-    run = Job(scenario, workers, progress or Silent())
+    run = Job(scenario, workers, engine, progress or Silent())
     record = Record.start(folder, scenario, {"versions": versions()}, {"host": host()})
     if record.complete:
         return record
@@ -86,10 +89,11 @@ def run_scenario(
         ledger = stack.enter_context(closing(run.open_ledger(record.ledger_path)))
         releases = stack.enter_context(Journal(record.releases_path))
         run.train()
-        run.plan_queries()
-        measured = run.measure(record, fresh=measure)
-        simulated = run.simulate(measured, ledger, releases)
-        outcome = run.outcome(measured, simulated, ledger)
+        for round_ in range(scenario.queries.rounds):
+            run.plan_queries(round_)
+            measured = run.measure(record, round_, fresh=measure)
+            simulated = run.simulate(measured, ledger, releases)
+        outcome = run.outcome(simulated, ledger)
         write_tables(record, outcome)
         record.finish(summarise(record, outcome))
     return record
@@ -98,91 +102,113 @@ def run_scenario(
 class Job:
     """The state that the stages hand on; each stage is one method, called in the order in which they stand."""
 
-    def __init__(self, scenario: Scenario, workers: int, progress: Progress) -> None:
-        self.scenario, self._workers, self._progress = scenario, workers, progress
+    def __init__(self, scenario: Scenario, workers: int, engine: Engine, progress: Progress) -> None:
+        self.scenario, self._workers, self._engine, self._progress = scenario, workers, engine, progress
         self.seeds = Seeds(scenario.seed)
         self.backend = registry.load(scenario.protocol.backend, scenario.protocol.options)
         self.dataset = load_dataset(scenario.data)
-        self.parts = partition(self.dataset, scenario, self.seeds)
+        self.learning = Ensemble(scenario, self.dataset, self.seeds, self._train)
         self.mechanism = mechanism_of(scenario)
         self.accountant = ANALYSES[scenario.privacy.analysis](self.mechanism, scenario.privacy.delta)
-        self.models: list[Classifier] = []
         self.voters: list[Voter] = []
-        self.own: list[Classifier] = []
+        self.changed: list[int] = []
         self.affordable = 0
-        self.planned: list[int] = []
-        self.asked: list[NDArray[np.int64]] = []
-        self.votes: list[Votes] = []
+        self.rounds: list[int] = []
+        self.planned = [0] * scenario.parties.queriers
+        self.asked = [np.zeros(0, np.int64) for _ in self.planned]
+        self.votes = [np.zeros((2, scenario.voters, 0, self.dataset.classes), np.uint64) for _ in self.planned]
+        self.bought: list[Bought] = [nothing_bought() for _ in self.planned]
+        self.measured = Measurements()
+        self._collaboration: Collaboration | None = None
+        self._world: World | None = None
 
     def open_ledger(self, path: Path) -> Ledger:
         """The guardian's book; it may hold the charges of a run that was killed."""
         privacy = self.scenario.privacy
         return Ledger(path, self.accountant, privacy.epsilon, BudgetScope(privacy.budget_scope))
 
-    def train(self, models: list[Classifier] | None = None) -> None:
+    def train(self, trained: Ensemble | None = None) -> None:
         """Every shard's model, and each querying party's own model on all that it has.
 
-        `models` are another job's, of a scenario that differs in nothing that training depends on.
+        `trained` is another job's, of a scenario that differs in nothing that training depends on.
         """
-        parties, virtual = self.scenario.parties, self.scenario.parties.virtual_per_party
-        if virtual == 1:
-            owners = list(range(parties.count))
-            tasks = [self._task(party) for party in owners]
+        if trained is None:
+            self.learning.train()
         else:
-            owners = [party for party in range(parties.count) for _ in range(virtual)]
-            tasks = [self._task(party, shard) for party in range(parties.count) for shard in range(virtual)]
-            tasks += [self._task(querier) for querier in range(parties.queriers)]
-        self.models = models = models or self._train(tasks, "training")
-        for index, (party, model) in enumerate(zip(owners, models, strict=False)):
-            prepared = self.backend.prepare(model, seed=self.seeds.integer("prepare", index))
-            self.voters.append(Voter(index, party, prepared))
-        self.own = models[len(owners) :] if virtual > 1 else models[: parties.queriers]
+            self.learning = trained.twin()
+        models = zip(self.learning.owners, self.learning.voters, strict=True)
+        self.voters = [self._voter(index, party, model) for index, (party, model) in enumerate(models)]
 
-    def plan_queries(self) -> None:
-        """What each querying party asks about, and everybody's votes on it by the reference."""
+    def fork(self, network: Network) -> "Job":
+        """The same job before its first simulation, to go on with on another network."""
+        twin = copy(self)
+        twin.scenario = self.scenario.model_copy(update={"network": network})
+        twin.learning, twin.measured = self.learning.twin(), deepcopy(self.measured)
+        twin.voters, twin.rounds, twin.planned = list(self.voters), list(self.rounds), list(self.planned)
+        twin.asked, twin.votes, twin.bought = list(self.asked), list(self.votes), list(self.bought)
+        return twin
+
+    def plan_queries(self, round_: int) -> None:
+        """What each querying party asks about in a round, and everybody's votes on it by the reference."""
+        if round_:
+            self.changed = self.learning.adopt(self.bought)
+            for index in self.changed:
+                self.voters[index] = self._voter(index, self.voters[index].party, self.learning.voters[index])
+        queries = self.scenario.queries
+        until = (round_ + 1) * self._count() // queries.rounds
+        for querier, before in enumerate(self.planned):
+            asked = self.asked[querier]
+            new = self.learning.select(queries.selection, querier, until - before, self.bought[querier], asked, round_)
+            self.asked[querier] = np.concatenate([asked, new])
+        self._vote(self.planned)
+        self.rounds.append(self.planned[0])
+        self.planned = [until] * len(self.planned)
+
+    def _count(self) -> int:
+        """How many queries a querying party asks in all rounds."""
         wanted, privacy = self.scenario.queries.per_querier, self.scenario.privacy
         self.affordable = wanted
         if isinstance(self.accountant, Accountant):
             self.affordable = self.accountant.affordable(privacy.epsilon, wanted)
         # A query that is lost, or stays unanswered, leaves room for another.
         loses = self.scenario.protocol.deadline_s is not None or isinstance(self.mechanism, ConfidentGNMax)
-        count = wanted if loses else self.affordable
-        self.planned = [count] * self.scenario.parties.queriers
-        for querier in range(self.scenario.parties.queriers):
-            pool = self.parts.pools[querier]
-            generator = self.seeds.generator("select", querier)
-            x = self.dataset.x[pool]
-            self.asked.append(pool[select(self.scenario.queries, count, self.own[querier], x, generator)])
+        return wanted if loses else self.affordable
+
+    def _vote(self, first: Sequence[int]) -> None:
+        """Shares of everybody's votes on the queries from `first` on, besides those of earlier rounds."""
         advance = self._progress.stage("voting", len(self.voters))
-        votes = [np.zeros((2, len(self.voters), n, self.dataset.classes), np.uint64) for n in self.planned]
+        new = [rows[start:] for rows, start in zip(self.asked, first, strict=True)]
+        votes = [np.zeros((2, len(self.voters), len(rows), self.dataset.classes), np.uint64) for rows in new]
         for voter in self.voters:
-            for querier, rows in enumerate(self.asked):
+            for querier, rows in enumerate(new):
                 if voter.party != querier and len(rows):
-                    logits = self.backend.reference(voter.prepared, self.dataset.x[rows])
+                    logits = self.backend.reference(voter.prepared, self.learning.samples(querier, rows))
                     votes[querier][:, voter.index] = share_votes(logits)
             advance(1)
-        self.votes = votes
+        self.votes = [np.concatenate(pair, axis=2) for pair in zip(self.votes, votes, strict=True)]
 
-    def measure(self, record: Record, *, fresh: bool) -> Measurements:
-        """Transcripts from real executions, kept in the record."""
+    def measure(self, record: Record, round_: int, *, fresh: bool) -> Measurements:
+        """Transcripts from real executions of this round's pairs, kept in the record."""
         stored = record.read_transcripts()
-        if stored is not None:
-            return self._measured_before(record, stored)
-        measured = self.execute(fresh=fresh)
-        self._keep(record, measured)
-        return measured
+        if stored is not None and len(stored["inputs"]) > round_:
+            self.measured = self._measured_before(record, stored, round_)
+        else:
+            self.execute(fresh=fresh)
+            self._keep(record, stored)
+        return self.measured
 
     def execute(self, *, fresh: bool) -> Measurements:
-        """Run real pairs: a sample, or every one."""
+        """Run real pairs of this round: a sample, or every one."""
         protocol = self.scenario.protocol
         bench = Bench(
             self.backend,
-            [self.dataset.x[rows] for rows in self.asked],
+            [self.learning.samples(querier, rows) for querier, rows in enumerate(self.asked)],
             self.votes,
             self.mechanism,
             samples=protocol.samples,
             seeds=self.seeds,
             cache=MeasurementCache(self.backend, protocol.options, reading=not fresh),
+            measured=self.measured,
         )
         pairs = self._pairs(self.planned)
         # A budget that ends in the middle of a batch gives that batch a size of its own.
@@ -192,29 +218,35 @@ class Job:
         bench.guardian(foreseen, self._progress.stage("measuring the guardian", 0))
         if protocol.execute == "all":
             bench.execute(pairs, self._progress.stage("executing every pair", len(pairs)))
-        return bench.result
+        return self.measured
 
-    def simulate(
-        self, measured: Measurements, ledger: Ledger, releases: Journal, network: Network | None = None
-    ) -> Simulated:
-        """The event-driven world, on the scenario's network or on another; it calls back for each batch's labels."""
-        scenario = self.scenario.model_copy(update={"network": network} if network else {})
-        collaboration = Collaboration(
-            self.voters,
-            self.votes,
-            ledger=ledger,
-            noise=self._noise(),
-            releases=releases,
-            backend=self.backend if scenario.protocol.execute == "all" else None,
-        )
-        sizes = [[len(batch) for batch in batches(n, scenario.queries.batch)] for n in self.planned]
+    def simulate(self, measured: Measurements, ledger: Ledger, releases: Journal) -> Simulated:
+        """The event-driven world, up to the end of the present round; it calls back for each batch's labels."""
+        sizes = [[len(batch) for batch in self._batches(n)] for n in self.planned]
         costs = MeasuredCosts(measured, sizes, self.seeds)
-        advance = self._progress.stage("simulating", sum(self.planned))
-        return World(scenario, collaboration, costs, self.planned, self.seeds, advance).run()
+        if self._collaboration is None or self._world is None:
+            self._collaboration = Collaboration(
+                self.voters,
+                self.votes,
+                ledger=ledger,
+                noise=self._noise(),
+                releases=releases,
+                backend=self.backend if self.scenario.protocol.execute == "all" else None,
+            )
+            advance = self._progress.stage("simulating", self.scenario.queries.rounds * sum(self.planned))
+            self._world = World(self.scenario, self._collaboration, costs, self.planned, self.seeds, advance)
+        else:
+            self._collaboration.extend(self.voters, self.votes)
+            self._world.next_round(costs, self.planned, self.changed)
+        simulated = self._world.run()
+        for querier in self.learning.queriers:
+            queries, labels = simulated.bought(querier)
+            self.bought[querier] = self.asked[querier][queries], labels
+        return simulated
 
-    def outcome(self, measured: Measurements, simulated: Simulated, ledger: Ledger) -> Outcome:
+    def outcome(self, simulated: Simulated, ledger: Ledger) -> Outcome:
         """Retrain on the bought labels, and put together all that is to be told."""
-        retrained = self._train([self._retraining(q, simulated) for q in range(len(self.own))], "retraining")
+        before = self._judged_before()
         return Outcome(
             scenario=self.scenario,
             capabilities=self.backend.capabilities,
@@ -222,44 +254,56 @@ class Job:
             asked=self.asked,
             voters=self.voters,
             votes=[reconstruct(shares, VOTE_RING_BITS) for shares in self.votes],
-            before=[self._quality(model) for model in self.own],
-            after=[self._quality(model) for model in retrained],
-            measured=measured,
+            before=before,
+            after=self.learning.retrain(self.bought),
+            baselines=self._baselines(),
+            measured=self.measured,
             saturation=self._saturation(),
             simulated=simulated,
             ledger=ledger,
         )
 
-    def _task(self, party: int, shard: int | None = None) -> TrainingTask:
-        """Train on one shard of a party, or on all that it owns."""
-        kinds, data = self.scenario.models.kinds, self.dataset
-        rows = self.parts.owned(party) if shard is None else self.parts.shards[party][shard]
-        seed = self.seeds.integer("train", party, 0 if shard is None else shard + 1)
-        return TrainingTask(kinds[party % len(kinds)], data.x[rows], data.y[rows], data.classes, seed)
+    def _judged_before(self) -> list[list[Quality]]:
+        """Each querying party's model without any label, for every seed with which it is retrained."""
+        return self.learning.retrain([nothing_bought() for _ in self.planned], "training for comparison")
 
-    def _retraining(self, querier: int, simulated: Simulated) -> TrainingTask:
-        """The querying party's own samples and the queries that it bought a label for (paper, section 4.2)."""
-        own = self._task(querier)
-        queries, labels = simulated.bought(querier)
-        x = np.concatenate([own.x, self.dataset.x[self.asked[querier][queries]]])
-        return TrainingTask(own.kind, x, np.concatenate([own.y, labels]), own.classes, own.seed)
+    def _baselines(self) -> dict[str, Baseline]:
+        models = self.scenario.models
+        advance = self._progress.stage("baselines", models.fedavg_rounds) if models.baselines else None
+        return compare(self.learning, models, self.seeds, advance or (lambda _: None))
 
-    def _train(self, tasks: list[TrainingTask], title: str) -> list[Classifier]:
-        advance = self._progress.stage(title, len(tasks))
-        return train_all(tasks, self.scenario.models, workers=self._workers, advance=advance)
+    def _train(self, tasks: Sequence[TrainingTask], title: str) -> list[Model]:
+        return train_all(
+            tasks,
+            self.scenario.models,
+            workers=self._workers,
+            engine=self._engine,
+            checkpoints=Checkpoints(),
+            advance=self._progress.stage(title, len(tasks)),
+        )
 
-    def _quality(self, model: Classifier) -> Quality:
-        rows = self.parts.evaluation
-        return quality(model.predict(self.dataset.x[rows]), self.dataset.y[rows], self.dataset.classes)
+    def _voter(self, index: int, party: int, model: Model) -> Voter:
+        prepared = self.backend.prepare(model.estimator, seed=self.seeds.integer("prepare", index))
+        return Voter(index, party, prepared)
 
-    def _pairs(self, counts: list[int]) -> list[Pair]:
-        """Every execution of steps 1a to 1c for so many queries each: querying party, batch, other party's voter."""
+    def _batches(self, until: int) -> list[range]:
+        """Every batch of the rounds so far, up to a number of queries."""
+        size, ends = self.scenario.queries.batch, [*self.rounds, self.planned[0]]
+        spans = [(start, min(end, until)) for start, end in pairwise(ends) if start < until]
+        return [
+            range(start + batch.start, start + batch.stop)
+            for start, end in spans
+            for batch in batches(end - start, size)
+        ]
+
+    def _pairs(self, counts: Sequence[int]) -> list[Pair]:
+        """Every execution of steps 1a to 1c in this round, for so many queries each in all rounds."""
         return [
             Pair(querier, number, batch, voter)
             for querier, count in enumerate(counts)
-            for number, batch in enumerate(batches(count, self.scenario.queries.batch))
+            for number, batch in enumerate(self._batches(count))
             for voter in self.voters
-            if voter.party != querier
+            if voter.party != querier and batch.start >= self.rounds[-1]
         ]
 
     def _saturation(self) -> float | None:
@@ -268,9 +312,10 @@ class Job:
             return None
         rates = []
         for voter in {pair_group(voter.prepared.public): voter for voter in self.voters}.values():
-            rows = next((rows for q, rows in enumerate(self.asked) if q != voter.party and len(rows)), None)
-            if rows is not None:
-                rates.append(self.backend.saturation(voter.prepared, self.dataset.x[rows]))
+            querier = next((q for q, rows in enumerate(self.asked) if q != voter.party and len(rows)), None)
+            if querier is not None:
+                x = self.learning.samples(querier, self.asked[querier])
+                rates.append(self.backend.saturation(voter.prepared, x))
         return max(rates, default=None)
 
     def _noise(self) -> NoiseSource:
@@ -278,14 +323,15 @@ class Job:
             return SimulatedNoise(self.mechanism, self.seeds)
         return RealNoise(self.mechanism)
 
-    def _keep(self, record: Record, measured: Measurements) -> None:
-        """Write down the votes, then the transcripts: once these are there, measuring is over."""
+    def _keep(self, record: Record, stored: dict[str, Any] | None) -> None:
+        """Write down the votes, then the transcripts: once these are there, a round's measuring is over."""
         write_votes(record, self.voters, [reconstruct(shares, VOTE_RING_BITS) for shares in self.votes])
-        record.write_transcripts({"inputs": self._inputs_digest(), **measured.to_json()})
+        inputs = [*(stored["inputs"] if stored else ()), self._inputs_digest()]
+        record.write_transcripts({"inputs": inputs, **self.measured.to_json()})
 
-    def _measured_before(self, record: Record, stored: dict[str, Any]) -> Measurements:
+    def _measured_before(self, record: Record, stored: dict[str, Any], round_: int) -> Measurements:
         """What the killed run had measured, and the votes that it had executed; raises RecordError."""
-        if stored["inputs"] != self._inputs_digest():
+        if stored["inputs"][round_] != self._inputs_digest():
             raise RecordError(f"{record.folder}: the data set has changed since this run began; start another run")
         shape = self.votes[0].shape[1], self.dataset.classes
         self.votes = [share(one_hot, VOTE_RING_BITS) for one_hot in read_votes(record, self.planned, *shape)]

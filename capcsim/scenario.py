@@ -20,7 +20,18 @@ Positive: TypeAlias = Annotated[float, Field(gt=0, allow_inf_nan=False, strict=T
 NotNegative: TypeAlias = Annotated[float, Field(ge=0, allow_inf_nan=False, strict=True)]
 Probability: TypeAlias = Annotated[float, Field(ge=0, lt=1, strict=True)]
 Noise: TypeAlias = Annotated[float, Field(gt=0, le=1e5, allow_inf_nan=False, strict=True)]
-ModelKind: TypeAlias = Literal["logistic", "mlp", "cryptonet-relu", "lenet", "vgg-5", "vgg-7", "resnet-8", "resnet-10"]
+NetworkKind: TypeAlias = Literal[
+    "logistic", "mlp", "cryptonet-relu", "lenet", "vgg-5", "vgg-7", "resnet-8", "resnet-10"
+]
+TreesKind: TypeAlias = Literal["adaboost", "random-forest"]
+ModelKind: TypeAlias = Literal[NetworkKind, TreesKind]
+MedMnist: TypeAlias = Literal[
+    "pathmnist", "dermamnist", "octmnist", "pneumoniamnist", "retinamnist", "breastmnist", "bloodmnist",
+    "tissuemnist", "organamnist", "organcmnist", "organsmnist",
+]  # fmt: skip
+FolderSource: TypeAlias = Literal["mnist", "fashion_mnist", "cifar10", "svhn", "heart", MedMnist]
+Selection: TypeAlias = Literal["random", "entropy", "margin", "k-center"]
+FileSource: TypeAlias = Literal["npz", "csv", "parquet"]
 
 
 class Section(BaseModel):
@@ -32,10 +43,21 @@ class Section(BaseModel):
 class Data(Section):
     """Where the samples come from and how many each party gets."""
 
-    source: Literal["digits", "breast_cancer", "npz"]
-    path: Path | None = Field(None, description="an npz file with arrays x and y; only for source npz")
-    partition: Literal["uniform"] = "uniform"
-    train_per_party: Count = Field(description="labelled samples that each party owns")
+    source: Literal["digits", "breast_cancer", FolderSource, FileSource]
+    path: Path | None = Field(None, description="a file of samples; only for source npz, csv or parquet")
+    folder: Path | None = Field(None, exclude=True, description="where named sets lie; by default CAPCSIM_DATA")
+    label: str = Field("label", description="the column of labels; for csv and parquet")
+    site: str | None = Field(None, description="the column of sites; for csv and parquet")
+    protected: str | None = Field(None, description="the column of a protected attribute; for csv and parquet")
+    missing: Literal["error", "median"] = Field("error", description="median: each party fills in its own medians")
+    partition: Literal["uniform", "site", "dirichlet"] = "uniform"
+    dirichlet_alpha: Positive | None = Field(None, description="the smaller, the more the parties' classes differ")
+    size_spread: NotNegative = Field(0.0, description="standard deviation of the log of the parties' sizes")
+    weak_classes: tuple[Annotated[int, Field(ge=0, strict=True)], ...] = ()
+    weak_ratio: Annotated[float, Field(ge=0, le=1, strict=True)] = Field(
+        0.1, description="share of the weak classes' training samples that is left"
+    )
+    train_per_party: Count | None = Field(None, description="labelled samples that each party owns")
     pool_per_querier: Count = Field(description="unlabelled samples that each querying party may ask about")
     evaluation: Count = Field(description="samples kept apart to measure accuracy")
 
@@ -53,17 +75,24 @@ class Models(Section):
 
     kinds: Annotated[tuple[ModelKind, ...], Field(min_length=1)] = ("logistic",)
     hidden: Annotated[tuple[Count, ...], Field(min_length=1)] = (32,)
+    width: Positive = Field(1.0, description="scales the channels of image models")
+    trees: Count = Field(20, description="trees of a forest or of AdaBoost")
+    tree_depth: Annotated[int, Field(ge=1, le=8, strict=True)] = 3
     epochs: Count = 150
     batch_size: Count = 64
     learning_rate: Positive = 0.01
     weight_decay: NotNegative = 1e-3
+    retrainings: Count = Field(1, description="seeds over which accuracy before and after is averaged")
+    baselines: tuple[Literal["pooling", "fedavg"], ...] = Field((), description="what to compare with")
+    fedavg_rounds: Count = 50
 
 
 class Queries(Section):
     """What a querying party asks, and how it sends it."""
 
-    selection: Literal["random", "entropy"] = "random"
+    selection: Selection = "random"
     per_querier: Count = Field(description="labels that a querying party wants")
+    rounds: Count = Field(1, description="times that a querying party selects, asks and retrains")
     batch: Count = Field(10, description="queries that travel together")
     in_flight: Count = Field(1, description="batches of one querying party under way at once")
 
@@ -145,6 +174,7 @@ class Faults(Section):
     """What goes wrong."""
 
     drop_probability: Probability = Field(0.0, description="that a party does not answer a batch")
+    decline_probability: Probability = Field(0.0, description="that a party declines a batch, and says so")
 
 
 class Prices(Section):
@@ -179,25 +209,47 @@ class Scenario(Section):
     @model_validator(mode="after")
     def _possible(self) -> Self:
         """Combinations that cannot be run; each is a ScenarioError of its own."""
+        _check_data(self.data)
         _check_parties(self)
         _check_privacy(self)
         _check_protocol(self)
         return self
 
 
+def _check_data(data: Data) -> None:
+    tables, files = ("csv", "parquet"), get_args(FileSource)
+    if (data.source in files) != (data.path is not None):
+        allowed = "a file for data.source = 'npz', 'csv' or 'parquet', and only for it"
+        raise ScenarioError("data.path", data.path and str(data.path), allowed)
+    for key in ("site", "protected"):
+        if getattr(data, key) is not None and data.source not in tables:
+            allowed = "remove it: only a csv or parquet file has columns with names"
+            raise ScenarioError(f"data.{key}", getattr(data, key), allowed)
+    if data.partition == "site" and data.site is None and data.source != "heart":
+        allowed = "'uniform' or 'dirichlet', or name the column data.site of a csv or parquet file"
+        raise ScenarioError("data.partition", "site", allowed)
+    if data.partition != "site" and data.train_per_party is None:
+        raise ScenarioError("data.train_per_party", None, "required: labelled samples that each party owns")
+    if (data.partition == "dirichlet") != (data.dirichlet_alpha is not None):
+        allowed = "a number above 0 for data.partition = 'dirichlet', and only for it"
+        raise ScenarioError("data.dirichlet_alpha", data.dirichlet_alpha, allowed)
+    if data.partition == "site" and data.size_spread:
+        raise ScenarioError("data.size_spread", data.size_spread, "0: a site has the size that it has")
+
+
 def _check_parties(scenario: Scenario) -> None:
     parties, data = scenario.parties, scenario.data
     if parties.queriers > parties.count:
         raise ScenarioError("parties.queriers", parties.queriers, f"at most parties.count = {parties.count}")
-    if parties.virtual_per_party > data.train_per_party:
+    if data.train_per_party is not None and parties.virtual_per_party > data.train_per_party:
         allowed = f"at most data.train_per_party = {data.train_per_party}, one sample a shard"
         raise ScenarioError("parties.virtual_per_party", parties.virtual_per_party, allowed)
     if scenario.queries.per_querier > data.pool_per_querier:
         allowed = f"at most data.pool_per_querier = {data.pool_per_querier}"
         raise ScenarioError("queries.per_querier", scenario.queries.per_querier, allowed)
-    if (data.source == "npz") != (data.path is not None):
-        allowed = "a file for data.source = 'npz', and only for it"
-        raise ScenarioError("data.path", data.path and str(data.path), allowed)
+    if scenario.queries.rounds > scenario.queries.per_querier:
+        allowed = f"at most queries.per_querier = {scenario.queries.per_querier}, one query a round"
+        raise ScenarioError("queries.rounds", scenario.queries.rounds, allowed)
 
 
 # What each mechanism takes, in votes.
@@ -242,12 +294,17 @@ def _check_protocol(scenario: Scenario) -> None:
 
 
 def load_scenario(
-    name: str, overrides: Iterable[str] = (), *, seed: int | None = None, backend: str | None = None
+    name: str,
+    overrides: Iterable[str] = (),
+    *,
+    seed: int | None = None,
+    backend: str | None = None,
+    folder: Path | None = None,
 ) -> Scenario:
     """A scenario from a TOML file, or from the name of one that ships with capcsim.
 
-    `overrides` are "a.b=v" with v as in TOML (a bare word is a string); "a.b=" removes the key. Raises
-    ScenarioError.
+    `overrides` are "a.b=v" with v as in TOML (a bare word is a string); "a.b=" removes the key. `folder` is where
+    named data sets lie. Raises ScenarioError.
     """
     path = find_scenario(name)
     tree = _read_toml(path)
@@ -258,6 +315,8 @@ def load_scenario(
         tree["seed"] = seed
     if backend is not None:
         _set(tree, f"protocol.backend={backend}")
+    if folder is not None:
+        tree.setdefault("data", {})["folder"] = str(folder)
     return parse_scenario(tree, source=path.name)
 
 
@@ -323,10 +382,11 @@ def _set(tree: dict[str, Any], override: str) -> None:
 
 
 def _anchor_data_path(tree: dict[str, Any], folder: Path) -> None:
-    """A relative data.path is meant from the scenario's own folder."""
+    """A relative data.path or data.folder is meant from the scenario's own folder."""
     data = tree.get("data")
-    if isinstance(data, dict) and isinstance(data.get("path"), str):
-        data["path"] = str((folder / data["path"]).resolve())
+    for key in ("path", "folder"):
+        if isinstance(data, dict) and isinstance(data.get(key), str):
+            data[key] = str((folder / data[key]).resolve())
 
 
 def _first(error: ValidationError, source: str) -> ScenarioError:

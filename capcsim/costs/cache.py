@@ -4,7 +4,7 @@ import hashlib
 import json
 import os
 import platform
-from collections.abc import Iterable, Mapping
+from collections.abc import Mapping
 from functools import lru_cache
 from importlib.metadata import version
 from importlib.util import find_spec
@@ -13,6 +13,7 @@ from typing import Any
 
 from capcsim.backend import Backend
 from capcsim.errors import RecordError
+from capcsim.paths import cache_folder, source_digest
 
 LIBRARIES = ("numpy", "torch", "numba", "tenseal", "crypten")
 SOURCES = (
@@ -22,13 +23,6 @@ SOURCES = (
     "capcsim.privacy.noise",
     "capcsim.costs.measure",
 )
-
-
-def cache_folder() -> Path:
-    """CAPCSIM_CACHE, or capcsim in the user's cache folder."""
-    own = os.environ.get("CAPCSIM_CACHE")
-    base = os.environ.get("XDG_CACHE_HOME") or Path.home() / ".cache"
-    return Path(own) if own else Path(base) / "capcsim"
 
 
 def versions() -> dict[str, str]:
@@ -64,7 +58,7 @@ class MeasurementCache:
             "versions": versions(),
             "backend": backend.name,
             "options": dict(options or {}),
-            "source": _digest((*SOURCES, package)),
+            "source": source_digest((*SOURCES, package)),
         }
 
     def load(self, name: str) -> dict[str, Any] | None:
@@ -92,17 +86,3 @@ class MeasurementCache:
     def _path(self, name: str) -> Path:
         key = json.dumps({**self._identity, "name": name}, sort_keys=True)
         return self._folder / f"{hashlib.sha256(key.encode()).hexdigest()[:32]}.json"
-
-
-def _digest(modules: Iterable[str]) -> str:
-    """A digest of the source that decides what a transcript looks like, subpackages included."""
-    digest = hashlib.sha256()
-    for module in modules:
-        spec = find_spec(module)
-        origin = Path(spec.origin) if spec and spec.origin else None
-        if origin is None:
-            continue
-        files = sorted(origin.parent.rglob("*.py")) if origin.name == "__init__.py" else [origin]
-        for file in files:
-            digest.update(file.read_bytes())
-    return digest.hexdigest()[:32]

@@ -57,7 +57,8 @@ class Pair:
 class Bench:
     """Measures one backend on the inputs of one run.
 
-    `inputs[q]` is float32[n, *shape], the queries of querying party q; `votes[q]` their shared votes.
+    `inputs[q]` is float32[n, *shape], the queries of querying party q; `votes[q]` their shared votes. What an earlier
+    round of the run `measured` is taken over, and added to.
     """
 
     def __init__(
@@ -70,12 +71,13 @@ class Bench:
         samples: int,
         seeds: Seeds,
         cache: MeasurementCache,
+        measured: Measurements | None = None,
     ) -> None:
         self._backend, self._inputs, self._votes, self._mechanism = backend, inputs, votes, mechanism
         self._samples, self._seeds, self._cache = samples, seeds, cache
         self._sessions: dict[tuple[int, int], tuple[Session, Transcript]] = {}
         self._compared: set[tuple[int, int, int]] = set()
-        self.result = Measurements()
+        self.result = measured or Measurements()
 
     def sample(self, pairs: Sequence[Pair], advance: Callable[[int], None]) -> None:
         """Measure a random sample of every stratum of `pairs`, or take it from the cache."""
@@ -110,6 +112,8 @@ class Bench:
         self, strata: Sequence[Stratum], chosen: Sequence[Pair], run: Callable[[Pair], tuple[Transcript, ...]]
     ) -> None:
         """Run the chosen pairs after a warm-up and keep a sample of each stratum, or use those of an earlier run."""
+        if all(stratum in self.result.samples for stratum in strata):
+            return
         name = f"{strata[0].group} | batch {strata[0].size}"
         stored = self._cache.load(name)
         if stored is not None and min(map(len, stored["samples"])) >= self._samples:

@@ -5,10 +5,11 @@ from math import prod
 from typing import Any
 
 import numpy as np
+from numpy.typing import NDArray
 
 from capcsim.errors import UnsupportedModel
-from capcsim.fixed_point.graph import Op, lower
-from capcsim.fixed_point.layers import Array, Shape
+from capcsim.fixed_point.graph import INPUT_LIMIT, Op, lower
+from capcsim.fixed_point.layers import FRACTION_BITS, Array, Shape
 from capcsim.fixed_point.network import Network
 from capcsim.fixed_point.trees import Ensemble, compile_ensemble
 
@@ -16,9 +17,10 @@ from capcsim.fixed_point.trees import Ensemble, compile_ensemble
 def compile_estimator(model: Any) -> Network:
     """A fitted scikit-learn classifier as integer layers; raises UnsupportedModel.
 
-    Its classes must be 0 to C - 1. It takes rows of features, or samples of its attribute `input_shape`, which
-    are flattened. A tree takes the attribute `feature_ranges`: (low, high) for each feature, by default
-    [-16, 16].
+    Its classes must be 0 to C - 1; its attribute `class_count` says that there are so many although it has seen only
+    some, and the others get the lowest logit for any input. It takes rows of features, or samples of its attribute
+    `input_shape`, which are flattened. A tree takes the attribute `feature_ranges`: (low, high) for each feature,
+    by default [-16, 16].
     """
     from sklearn.ensemble import AdaBoostClassifier, ExtraTreesClassifier, RandomForestClassifier
     from sklearn.linear_model import LogisticRegression
@@ -36,13 +38,13 @@ def compile_estimator(model: Any) -> Network:
     )
     if not isinstance(model, kinds):
         raise UnsupportedModel(name, f"only {', '.join(kind.__name__ for kind in kinds)} can be compiled")
-    _check_classes(name, model)
+    seen, classes = _classes(name, model)
     shape = _input_shape(name, model)
     match model:
         case LogisticRegression():
-            return _perceptron(name, shape, [model.coef_.T], [model.intercept_])
+            return _perceptron(name, shape, *_widened([model.coef_.T], [model.intercept_], seen, classes))
         case MLPClassifier():
-            return _perceptron(name, shape, *_layers(model))
+            return _perceptron(name, shape, *_widened(*_layers(model), seen, classes))
         case DecisionTreeClassifier():
             ensemble = Ensemble([model.tree_], [_probabilities(model.tree_)])
         case AdaBoostClassifier():
@@ -50,18 +52,47 @@ def compile_estimator(model: Any) -> Network:
         case _:
             trees = [each.tree_ for each in model.estimators_]
             ensemble = Ensemble(trees, [_probabilities(tree) / len(trees) for tree in trees])
-    return compile_ensemble(name, ensemble, shape, getattr(model, "feature_ranges", None))
+    votes = [_scattered(vote, seen, classes) for vote in ensemble.votes]
+    return compile_ensemble(name, Ensemble(ensemble.trees, votes), shape, getattr(model, "feature_ranges", None))
 
 
-def _check_classes(name: str, model: Any) -> None:
+def _classes(name: str, model: Any) -> tuple[NDArray[np.int64], int]:
+    """The classes that the model has seen, ascending, and how many there are."""
     classes = getattr(model, "classes_", None)
     if classes is None:
         raise UnsupportedModel(name, "it is not fitted; call fit first")
     if isinstance(classes, list):
         raise UnsupportedModel(name, "it has several outputs; train one model for each")
-    if not np.array_equal(classes, np.arange(len(classes))) or len(classes) < 2:
+    count = getattr(model, "class_count", None)
+    known = range(len(classes)) if count is None else range(count)
+    if len(known) < 2 or not set(classes).issubset(known):
         found = ", ".join(map(str, classes[:5]))
-        raise UnsupportedModel(name, f"its classes are {found}; relabel them 0 to C - 1, and train on every class")
+        why = f"its classes are {found}; relabel them 0 to C - 1, and train on every class or set class_count"
+        raise UnsupportedModel(name, why)
+    return np.asarray(classes, np.int64), len(known)
+
+
+def _scattered(values: Array, seen: NDArray[np.int64], classes: int) -> Array:
+    """Columns of the classes seen as columns of all classes, 0 for the others."""
+    found = np.zeros((len(values), classes))
+    found[:, seen] = values
+    return found
+
+
+def _widened(
+    weights: Sequence[Array], biases: Sequence[Array], seen: NDArray[np.int64], classes: int
+) -> tuple[list[Array], list[Array]]:
+    """The last layer with a logit for every class: below any that the seen ones can reach, where it was never seen."""
+    if len(seen) == classes:
+        return list(weights), list(biases)
+    weight, bias = weights[-1], biases[-1]
+    if len(bias) == 1:  # two classes have one logit z, which stands for (0, z)
+        weight, bias = np.concatenate([0 * weight, weight], axis=1), np.concatenate([0 * bias, bias])
+    # Neither an input nor an activation leaves [-16, 16].
+    lowest = -(INPUT_LIMIT / (1 << FRACTION_BITS) * np.abs(weight).sum(axis=0) + np.abs(bias)).max() - 1
+    wide = np.full(classes, lowest)
+    wide[seen] = bias
+    return [*weights[:-1], _scattered(weight, seen, classes)], [*biases[:-1], wide]
 
 
 def _input_shape(name: str, model: Any) -> Shape:
@@ -111,6 +142,6 @@ def _boosted(model: Any, tree_kind: Any) -> Ensemble:
     for alpha, estimator in zip(alphas / alphas.sum(), model.estimators_, strict=True):
         if not isinstance(estimator, tree_kind):
             raise UnsupportedModel("AdaBoostClassifier", f"over {type(estimator).__name__}; only over trees")
-        predicted = estimator.classes_[_probabilities(estimator.tree_).argmax(axis=1)]
+        predicted = np.searchsorted(model.classes_, estimator.classes_)[_probabilities(estimator.tree_).argmax(axis=1)]
         votes.append(alpha * np.eye(len(model.classes_))[predicted])
     return Ensemble([estimator.tree_ for estimator in model.estimators_], votes)

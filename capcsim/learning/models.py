@@ -1,7 +1,7 @@
-"""The models that parties train, as torch modules that say which input shape they take."""
+"""The models that parties train: torch modules, and scikit-learn's ensembles of trees behind the same methods."""
 
 from collections.abc import Iterator
-from typing import get_args
+from typing import Any, Protocol, cast, get_args
 
 import numpy as np
 import torch
@@ -10,14 +10,32 @@ from torch import nn
 
 from capcsim.errors import ScenarioError
 from capcsim.learning.architectures import cryptonet_relu, lenet, mlp, resnet, vgg
-from capcsim.scenario import ModelKind
+from capcsim.learning.samples import FEATURE_LIMIT
+from capcsim.scenario import ModelKind, Models, NetworkKind, TreesKind
 
 PREDICTED_TOGETHER = 500
 """Samples that go through a model at once: ten thousand feature maps of a deep one would need gigabytes."""
 
 
+class Model(Protocol):
+    """A trained classifier over a public list of classes, some of which it may never have seen."""
+
+    def probabilities(self, x: NDArray[np.float32]) -> NDArray[np.float64]:
+        """float64[N, C], each row summing to one."""
+
+    def predict(self, x: NDArray[np.float32]) -> NDArray[np.int64]:
+        """int64[N]; the lowest class wins a tie."""
+
+    def features(self, x: NDArray[np.float32]) -> NDArray[np.float32]:
+        """float32[N, d]: what the last layer takes; the samples themselves where there is one layer, or trees."""
+
+    @property
+    def estimator(self) -> Any:
+        """The torch module or scikit-learn estimator that backends prepare."""
+
+
 class Classifier(nn.Sequential):
-    """Layers in a row, from samples of `input_shape` to one logit a class."""
+    """Layers in a row, from samples of `input_shape` to one logit a class; the last one is linear."""
 
     def __init__(self, input_shape: tuple[int, ...], *layers: nn.Module) -> None:
         super().__init__(*layers)
@@ -25,23 +43,82 @@ class Classifier(nn.Sequential):
 
     def probabilities(self, x: NDArray[np.float32]) -> NDArray[np.float64]:
         """float64[N, C], each row summing to one."""
-        rows = [torch.softmax(logits.double(), dim=1).numpy() for logits in self._logits(x)]
+        rows = [torch.softmax(logits.double(), dim=1).numpy() for logits in self._outputs(len(self), x)]
         together: NDArray[np.float64] = np.concatenate(rows)
         return together
 
     def predict(self, x: NDArray[np.float32]) -> NDArray[np.int64]:
         """int64[N]; the lowest class wins a tie."""
-        labels: NDArray[np.int64] = np.concatenate([logits.numpy().argmax(axis=1) for logits in self._logits(x)])
+        rows = [logits.numpy().argmax(axis=1) for logits in self._outputs(len(self), x)]
+        labels: NDArray[np.int64] = np.concatenate(rows)
         return labels
 
-    def _logits(self, x: NDArray[np.float32]) -> Iterator[torch.Tensor]:
+    def features(self, x: NDArray[np.float32]) -> NDArray[np.float32]:
+        """float32[N, d]: what the last layer takes."""
+        together: NDArray[np.float32] = np.concatenate([row.numpy() for row in self._outputs(len(self) - 1, x)])
+        return together
+
+    @property
+    def estimator(self) -> "Classifier":
+        """The module itself."""
+        return self
+
+    def rank_last(self, absent: NDArray[np.int64]) -> None:
+        """Give classes that the owner has no sample of the lowest logit, whatever the input.
+
+        The bound holds in fixed point, where no input of the last layer leaves [-16, 16], and so far as activations
+        stay there in floating point too.
+        """
+        if not len(absent):
+            return
+        last = cast(nn.Linear, self[-1])
         with torch.no_grad():
-            for samples in torch.split(torch.from_numpy(x), PREDICTED_TOGETHER):
-                yield self(samples)
+            bound = (FEATURE_LIMIT * last.weight.abs().sum(dim=1) + last.bias.abs()).max()
+            last.weight[absent] = 0
+            last.bias[absent] = -bound - 1
+
+    def _outputs(self, layers: int, x: NDArray[np.float32]) -> Iterator[torch.Tensor]:
+        """What the first layers give, some samples at a time."""
+        with torch.no_grad():
+            for start in range(0, len(x), PREDICTED_TOGETHER):
+                # A copy: what comes from another process may be read-only, which torch does not take.
+                samples = torch.tensor(x[start : start + PREDICTED_TOGETHER])
+                for layer in list(self)[:layers]:
+                    samples = layer(samples)
+                yield samples
+
+
+class Trees:
+    """A fitted forest or AdaBoost over trees, on flattened samples of `input_shape`."""
+
+    def __init__(self, fitted: Any, input_shape: tuple[int, ...], classes: int) -> None:
+        self._fitted = fitted
+        # Attributes that the compiler reads: what shape a query has, and which classes there are besides those seen.
+        fitted.input_shape, fitted.class_count = input_shape, classes
+
+    def probabilities(self, x: NDArray[np.float32]) -> NDArray[np.float64]:
+        """float64[N, C], 0 for a class never seen."""
+        found = np.zeros((len(x), self._fitted.class_count))
+        found[:, self._fitted.classes_] = self._fitted.predict_proba(self.features(x))
+        return found
+
+    def predict(self, x: NDArray[np.float32]) -> NDArray[np.int64]:
+        """int64[N]; the lowest class wins a tie."""
+        labels: NDArray[np.int64] = self.probabilities(x).argmax(axis=1)
+        return labels
+
+    def features(self, x: NDArray[np.float32]) -> NDArray[np.float32]:
+        """The flattened samples: trees have no layer that could stand for them."""
+        return x.reshape(len(x), -1)
+
+    @property
+    def estimator(self) -> Any:
+        """The fitted estimator."""
+        return self._fitted
 
 
 def build_model(
-    kind: ModelKind,
+    kind: NetworkKind,
     input_shape: tuple[int, ...],
     classes: int,
     hidden: tuple[int, ...],
@@ -72,6 +149,28 @@ def build_model(
     return Classifier(input_shape, *layers)
 
 
-def usual_input_shape(kind: ModelKind) -> tuple[int, ...]:
+def fit_trees(
+    kind: TreesKind, x: NDArray[np.float32], y: NDArray[np.int64], classes: int, models: Models, seed: int
+) -> Trees:
+    """A fitted scikit-learn ensemble of trees on x float32[n, *shape] and y int64[n]."""
+    from sklearn.ensemble import AdaBoostClassifier, RandomForestClassifier
+    from sklearn.tree import DecisionTreeClassifier
+
+    state = seed % (1 << 32)
+    if kind == "adaboost":
+        tree = DecisionTreeClassifier(max_depth=models.tree_depth)
+        fitted = AdaBoostClassifier(tree, n_estimators=models.trees, random_state=state)
+    else:
+        fitted = RandomForestClassifier(models.trees, max_depth=models.tree_depth, random_state=state)
+    fitted.fit(x.reshape(len(x), -1), y)
+    return Trees(fitted, x.shape[1:], classes)
+
+
+def is_network(kind: ModelKind) -> bool:
+    """Whether a kind is a torch module."""
+    return kind in get_args(NetworkKind)
+
+
+def usual_input_shape(kind: NetworkKind) -> tuple[int, ...]:
     """What a kind is usually given: MNIST's images, or CIFAR-10's for the deep ones."""
     return (3, 32, 32) if kind.startswith(("vgg", "resnet")) else (1, 28, 28)

@@ -1,4 +1,4 @@
-"""Disjoint parts of a data set: each party's training samples, the query pools, the evaluation set."""
+"""Disjoint parts of a data set: each party's training samples, the query pools, the evaluation sets."""
 
 from dataclasses import dataclass
 
@@ -6,8 +6,8 @@ import numpy as np
 from numpy.typing import NDArray
 
 from capcsim.errors import ScenarioError
-from capcsim.learning.datasets import Dataset
-from capcsim.scenario import Scenario
+from capcsim.learning.samples import Dataset
+from capcsim.scenario import Data, Parties
 from capcsim.seeds import Seeds
 
 Indices = NDArray[np.int64]
@@ -15,45 +15,168 @@ Indices = NDArray[np.int64]
 
 @dataclass(frozen=True, slots=True)
 class Partition:
-    """Indices into a data set, all disjoint.
+    """Indices into a data set.
 
-    `shards[p][v]` trains the v-th model of party p, `pools[q]` is what querying party q may ask about.
+    `shards[p][v]` trains the v-th model of party p, `pools[q]` is what querying party q may ask about, and on
+    `evaluations[q]` its models are judged. All are disjoint, but that querying parties share one evaluation set
+    where the samples come from no site.
     """
 
     shards: tuple[tuple[Indices, ...], ...]
     pools: tuple[Indices, ...]
-    evaluation: Indices
+    evaluations: tuple[Indices, ...]
 
     def owned(self, party: int) -> Indices:
         """All training samples of a party."""
         return np.concatenate(self.shards[party])
 
 
-def partition(dataset: Dataset, scenario: Scenario, seeds: Seeds) -> Partition:
-    """Draw every part uniformly without replacement (paper, section 4.2); raises ScenarioError."""
-    data, parties = scenario.data, scenario.parties
-    training = parties.count * data.train_per_party
-    pools = parties.queriers * data.pool_per_querier
-    wanted = training + pools + data.evaluation
-    if wanted > len(dataset.y):
-        left = (len(dataset.y) - pools - data.evaluation) // parties.count
-        allowed = (
-            f"{parties.count} parties x {data.train_per_party} + {parties.queriers} pools x"
-            f" {data.pool_per_querier} + {data.evaluation} = {wanted} samples, but {dataset.name} has"
-            f" {len(dataset.y)}; at most {max(left, 0)} fit"
+def partition(dataset: Dataset, data: Data, parties: Parties, seeds: Seeds) -> Partition:
+    """Draw every part without replacement (paper, section 4.2); raises ScenarioError.
+
+    Parties get samples of the set's own training part where it has one; pools and evaluation then come from its
+    test part. By site, a party is a site, and its pool and its evaluation set are its own too.
+    """
+    if data.partition == "site":
+        owned, pools, evaluations = _by_site(dataset, data, parties, seeds)
+    else:
+        training, pools, evaluation = _drawn(dataset, data, parties, seeds)
+        sizes = _sizes(data, parties, seeds)
+        owned = (
+            np.split(training, np.cumsum(sizes)[:-1])
+            if data.partition == "uniform"
+            else _dirichlet(dataset, data, training, sizes, seeds)
         )
-        raise ScenarioError("data.train_per_party", data.train_per_party, allowed)
+        evaluations = [evaluation] * parties.queriers
+    owned = [_weakened(dataset, data, rows, seeds, party) for party, rows in enumerate(owned)]
+    _check_owned(dataset, data, parties, owned)
+    shards = tuple(tuple(np.array_split(rows, parties.virtual_per_party)) for rows in owned)
+    return Partition(shards, tuple(pools), tuple(evaluations))
+
+
+def _drawn(dataset: Dataset, data: Data, parties: Parties, seeds: Seeds) -> tuple[Indices, list[Indices], Indices]:
+    """All training samples in a random order, the pools, the evaluation set."""
+    assert data.train_per_party is not None, "the scenario checks this"
+    training, pools = parties.count * data.train_per_party, parties.queriers * data.pool_per_querier
+    _check_size(dataset, data, parties)
     order = seeds.generator("partition").permutation(len(dataset.y))
-    own = order[:training].reshape(parties.count, data.train_per_party)
-    shards = tuple(tuple(np.array_split(row, parties.virtual_per_party)) for row in own)
-    pool_rows = order[training : training + pools].reshape(parties.queriers, data.pool_per_querier)
-    _check_classes(dataset, order[:training], data.train_per_party)
-    return Partition(shards, tuple(pool_rows), order[training + pools : wanted])
+    if dataset.training is None:
+        held_out = order[training : training + pools + data.evaluation]
+    else:
+        held_out = order[order >= dataset.training][: pools + data.evaluation]
+        order = order[order < dataset.training]
+    return order[:training], list(held_out[:pools].reshape(parties.queriers, -1)), held_out[pools:]
 
 
-def _check_classes(dataset: Dataset, training: Indices, train_per_party: int) -> None:
-    held = np.bincount(dataset.y[training], minlength=dataset.classes)
+def _check_size(dataset: Dataset, data: Data, parties: Parties) -> None:
+    """Whether there are enough samples; raises ScenarioError."""
+    assert data.train_per_party is not None, "the scenario checks this"
+    training, pools = parties.count * data.train_per_party, parties.queriers * data.pool_per_querier
+    asked = f"{parties.queriers} pools x {data.pool_per_querier} + {data.evaluation}"
+    if dataset.training is None:
+        wanted, there = training + pools + data.evaluation, len(dataset.y)
+        text = f"{parties.count} parties x {data.train_per_party} + {asked}"
+        left = (there - pools - data.evaluation) // parties.count
+    else:
+        tests = len(dataset.y) - dataset.training
+        if pools + data.evaluation > tests:
+            allowed = f"{asked} = {pools + data.evaluation} samples, but {dataset.name}'s test part has {tests}"
+            raise ScenarioError("data.pool_per_querier", data.pool_per_querier, allowed)
+        wanted, there, left = training, dataset.training, dataset.training // parties.count
+        text = f"{parties.count} parties x {data.train_per_party}"
+    if wanted > there:
+        allowed = f"{text} = {wanted} samples, but {dataset.name} has {there}; at most {max(left, 0)} fit"
+        raise ScenarioError("data.train_per_party", data.train_per_party, allowed)
+
+
+def _sizes(data: Data, parties: Parties, seeds: Seeds) -> NDArray[np.int64]:
+    """The parties' numbers of samples: equal, or log-normal with the same total and at least one a shard."""
+    assert data.train_per_party is not None, "the scenario checks this"
+    if not data.size_spread:
+        return np.full(parties.count, data.train_per_party)
+    weights = np.exp(data.size_spread * seeds.generator("sizes").standard_normal(parties.count))
+    free = parties.count * (data.train_per_party - parties.virtual_per_party)
+    # Rounding the cumulative shares keeps the total exact.
+    ends: NDArray[np.int64] = np.rint(free * np.cumsum(weights) / weights.sum()).astype(np.int64)
+    sizes: NDArray[np.int64] = np.diff(ends, prepend=0) + parties.virtual_per_party
+    return sizes
+
+
+def _dirichlet(
+    dataset: Dataset, data: Data, training: Indices, sizes: NDArray[np.int64], seeds: Seeds
+) -> list[Indices]:
+    """Each party draws its own mixture of classes (Hsu et al. 2019, arXiv:1909.06335) until its samples are found.
+
+    The mixture is Dirichlet with parameter alpha x C x the classes' shares; a class that has run out is left to the
+    classes that have not.
+    """
+    generator = seeds.generator("dirichlet")
+    left = [list(training[dataset.y[training] == label]) for label in range(dataset.classes)]
+    shares = np.array([len(rows) for rows in left]) / len(training)
+    assert data.dirichlet_alpha is not None, "the scenario checks this"
+    owned = []
+    for size in sizes:
+        mixture = generator.dirichlet(np.maximum(data.dirichlet_alpha * dataset.classes * shares, 1e-9))
+        rows: list[int] = []
+        while len(rows) < size:
+            there = np.array([len(found) > 0 for found in left])
+            weights = np.where(there, mixture, 0) if mixture[there].sum() > 1e-9 else there / there.sum()
+            for label, count in enumerate(generator.multinomial(size - len(rows), weights / weights.sum())):
+                rows += [left[label].pop() for _ in range(min(count, len(left[label])))]
+        owned.append(np.array(rows, np.int64))
+    return owned
+
+
+def _by_site(
+    dataset: Dataset, data: Data, parties: Parties, seeds: Seeds
+) -> tuple[list[Indices], list[Indices], list[Indices]]:
+    """Each site's samples: for a querying party first its pool and its evaluation set, the rest to train on."""
+    assert dataset.site is not None, "the scenario checks this"
+    sites = int(dataset.site.max()) + 1
+    if parties.count != sites:
+        raise ScenarioError("parties.count", parties.count, f"{sites}: one party for each site of {dataset.name}")
+    owned, pools, evaluations = [], [], []
+    for site in range(sites):
+        rows = np.flatnonzero(dataset.site == site)
+        rows = rows[seeds.generator("partition", site).permutation(len(rows))]
+        if site < parties.queriers:
+            kept = data.pool_per_querier + data.evaluation
+            if kept + parties.virtual_per_party > len(rows):
+                room = len(rows) - data.evaluation - parties.virtual_per_party
+                allowed = f"at most {max(room, 0)}: site {site} has {len(rows)} samples, {data.evaluation} to judge by"
+                raise ScenarioError("data.pool_per_querier", data.pool_per_querier, allowed)
+            pools.append(rows[: data.pool_per_querier])
+            evaluations.append(rows[data.pool_per_querier : kept])
+            rows = rows[kept:]
+        owned.append(rows[: data.train_per_party])
+    return owned, pools, evaluations
+
+
+def _weakened(dataset: Dataset, data: Data, rows: Indices, seeds: Seeds, party: int) -> Indices:
+    """A party's samples with only weak_ratio of each weak class left (paper, appendix F.1)."""
+    if not data.weak_classes:
+        return rows
+    if max(data.weak_classes) >= dataset.classes:
+        allowed = f"classes of {dataset.name}: 0 to {dataset.classes - 1}"
+        raise ScenarioError("data.weak_classes", list(data.weak_classes), allowed)
+    generator = seeds.generator("weak", party)
+    keep = np.ones(len(rows), bool)
+    for label in data.weak_classes:
+        members = np.flatnonzero(dataset.y[rows] == label)
+        # A remainder is left to chance, so that the parties together keep the ratio.
+        kept = int(np.floor(data.weak_ratio * len(members) + generator.random()))
+        keep[generator.permutation(members)[kept:]] = False
+    return rows[keep]
+
+
+def _check_owned(dataset: Dataset, data: Data, parties: Parties, owned: list[Indices]) -> None:
+    """Every shard has a sample and every class an owner; raises ScenarioError."""
+    smallest = min(range(parties.count), key=lambda party: len(owned[party]))
+    if len(owned[smallest]) < parties.virtual_per_party:
+        allowed = f"at most {len(owned[smallest])}, the number of samples that party {smallest} has to train on"
+        raise ScenarioError("parties.virtual_per_party", parties.virtual_per_party, allowed)
+    held = np.bincount(dataset.y[np.concatenate(owned)], minlength=dataset.classes)
     nobody = np.flatnonzero(held == 0)
     if len(nobody):
         allowed = f"enough that every class is held by a party; nobody holds class {nobody[0]}"
-        raise ScenarioError("data.train_per_party", train_per_party, allowed)
+        raise ScenarioError("data.train_per_party", data.train_per_party, allowed)

@@ -71,6 +71,29 @@ def accuracy(record: Record) -> Figure:
     return figure
 
 
+def classes(record: Record) -> Figure:
+    """Each class's accuracy before and after, and how often it was asked about: means over the querying parties."""
+    rows = record.manifest["summary"]["queriers"]
+    means = {key: _mean_by_class(rows, key) for key in ("class_accuracy_before", "class_accuracy_after")}
+    asked = np.mean([row["queries_per_class"] for row in rows], axis=0)
+    figure = Figure(figsize=(8, 5), layout="constrained")
+    above, below = figure.subplots(2, 1, sharex=True, height_ratios=(2, 1))
+    places = np.arange(len(asked))
+    for shift, (label, colour), values in zip(
+        (-0.2, 0.2), (("before", MUTED), ("after", STRONG)), means.values(), strict=True
+    ):
+        above.bar(places + shift, values, 0.4, color=colour, label=label)
+    below.bar(places, asked, 0.4, color=ACCENT)
+    above.set_ylabel("accuracy")
+    above.set_title("Accuracy and queries by true class, mean over the querying parties")
+    below.set_ylabel("queries")
+    below.set_xlabel("class")
+    if len(places) <= MOST_BARS:
+        below.set_xticks(places)
+    figure.legend(loc="outside lower center", ncols=2)
+    return figure
+
+
 def epsilon(record: Record) -> Figure:
     """Epsilon spent against labels bought."""
     curve, summary = record.manifest["epsilon_curve"], record.manifest["summary"]
@@ -140,6 +163,7 @@ def utilisation(record: Record) -> Figure:
 
 FIGURES: dict[str, Callable[[Record], Figure]] = {
     "accuracy": accuracy,
+    "classes": classes,
     "epsilon": epsilon,
     "timeline": timeline,
     "utilisation": utilisation,
@@ -150,6 +174,13 @@ STEP_NAMES = {
     "aggregate": "2 aggregate",
     "release": "3 release",
 }
+
+
+def _mean_by_class(rows: list[dict[str, Any]], key: str) -> list[float]:
+    """The mean over the querying parties that have samples of a class; NaN, which draws nothing, where none has."""
+    columns = zip(*(row[key] for row in rows), strict=True)
+    there = [[value for value in column if value is not None] for column in columns]
+    return [float(np.mean(values)) if values else float("nan") for values in there]
 
 
 def _figure(width: float, height: float) -> tuple[Figure, Axes]:

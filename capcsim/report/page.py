@@ -12,6 +12,8 @@ CAPTIONS = {
     "accuracy": "Each querying party's model on samples that nobody trained on, before it asked and after it"
     " retrained on its own data and the labels that it bought. The red mark is the share of bought labels"
     " that are right.",
+    "classes": "How right the querying parties' models are on each class, and how many of one party's queries were"
+    " of it, by the true labels, which no party knew.",
     "epsilon": "What the labels cost in privacy. The curve is an upper bound for the discrete noise, which looks at no"
     " vote; queries that stayed unanswered cost something besides their labels.",
     "timeline": "One batch with a typical latency. The answering parties work in parallel; the guardian waits"

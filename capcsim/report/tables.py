@@ -53,6 +53,7 @@ def notes(record: Record) -> list[str]:
     for row in found["queriers"]:
         reasons.setdefault(row["stopped"], []).append(str(row["querier"]))
     lines += [f"Party {', '.join(parties)}: {reason}." for reason, parties in reasons.items()]
+    lines += _learning(found)
     return lines + _warnings(found)
 
 
@@ -130,6 +131,34 @@ def _execution(execution: Row) -> str:
     return text + "."
 
 
+def _learning(found: Row) -> list[str]:
+    """What the accuracies are means of, and what they compare with."""
+    lines = [found["data_note"]] if found["data_note"] else []
+    if found["retrainings"] > 1:
+        spread = ", ".join(f"{row['gain']:+.3f} +- {row['gain_deviation']:.3f}" for row in found["queriers"])
+        lines.append(f"Accuracies are means over {found['retrainings']} seeds of training; gains: {spread}.")
+    lines.append(f"{100 * found['classes_fallen']:.3g} % of the querying parties' class accuracies fell.")
+    for row in found["queriers"]:
+        if row["fairness_before"] and row["fairness_after"]:
+            gaps = [
+                f"{name.replace('_', ' ')} {row['fairness_before'][name]:.3f} to {row['fairness_after'][name]:.3f}"
+                for name in ("equal_opportunity", "equalized_odds")
+            ]
+            lines.append(f"Party {row['querier']}, gaps between the protected groups: {', '.join(gaps)}.")
+    for name, baseline in found["baselines"].items():
+        lines.append(f"Baseline {name}: {_baseline(baseline, found['bytes'])}.")
+    return lines
+
+
+def _baseline(baseline: Row, sent_bytes: int) -> str:
+    if baseline["accuracy"] is None:
+        return str(baseline["note"])
+    traffic = ""
+    if baseline["bytes"] is not None:
+        traffic = f", {size(baseline['bytes'])} sent (this run: {size(sent_bytes)})"
+    return f"accuracy {baseline['accuracy']:.3f}, balanced {baseline['balanced']:.3f}{traffic}; {baseline['note']}"
+
+
 def _bottleneck(found: Row) -> str:
     busiest, waiting = found["busiest"], found["waiting"]
     text = (
@@ -141,6 +170,8 @@ def _bottleneck(found: Row) -> str:
             f" {waiting['batches_incomplete']} of {waiting['batches']} batches waited for the deadline;"
             f" {waiting['votes_missing']} of {waiting['votes_asked']} votes did not come in time."
         )
+    if waiting["votes_declined"]:
+        text += f" {waiting['votes_declined']} of {waiting['votes_asked']} votes were declined."
     return text
 
 
@@ -155,7 +186,7 @@ def _warnings(found: Row) -> list[str]:
     mean = found["mean"]
     if mean["label_accuracy"] is not None and mean["label_accuracy"] < mean["accuracy_before"]:
         lines.append(
-            "The bought labels are worse than the parties' own models: the noise is large against the number of"
-            f" votes ({found['voters']})."
+            "The bought labels are worse than the parties' own models are on all samples: the noise is large against"
+            f" the number of votes ({found['voters']}), or what was asked is hard."
         )
     return lines

@@ -6,7 +6,7 @@ missing changes labels as it would in life.
 """
 
 from collections import Counter
-from collections.abc import Callable, Generator
+from collections.abc import Callable, Generator, Iterable
 from dataclasses import dataclass, replace
 from math import ceil
 from typing import Any, Protocol
@@ -48,7 +48,10 @@ class Costs(Protocol):
 
 @dataclass(frozen=True, slots=True)
 class QueryRow:
-    """What became of one query; `label` is -1 where none was released, and `why` then says why."""
+    """What became of one query; `label` is -1 where none was released, and `why` then says why.
+
+    `declined` is the number of voters whose parties declined it.
+    """
 
     querier: int
     query: int
@@ -58,6 +61,7 @@ class QueryRow:
     submitted_s: float
     labelled_s: float
     why: str
+    declined: int
 
 
 @dataclass(frozen=True, slots=True)
@@ -96,11 +100,11 @@ class _Batch:
 
 
 class World:
-    """One simulation; `run` it once.
+    """One simulation; `run` it once for every round of queries.
 
-    `queries[q]` is how many queries querying party q wants to ask. It sends a batch only when its account can
-    pay for every label in it besides those under way, so that nobody works for a label that would be refused.
-    Work of phase OFFLINE runs with its batch. `labelled` is called with each batch's number of opened queries.
+    `queries[q]` is how many queries querying party q wants to ask in all rounds so far. It sends a batch only when
+    its account can pay for every label in it besides those under way, so that nobody works for a label that would be
+    refused. Work of phase OFFLINE runs with its batch. `labelled` is called with each batch's number of opened queries.
     """
 
     def __init__(
@@ -118,34 +122,47 @@ class World:
         self._replayer = Replayer(self._env, Network(self._env, scenario.network.latency_s))
         self._parties, self._services = _hosts(self._env, scenario)
         self._once: list[Shared] = [{} for _ in queries]
+        self._asked, self._sent = [0] * len(queries), [0] * len(queries)
+        self._changed: set[int] | None = None
         self._under_way: Counter[str] = Counter()
         self._ended: dict[str, simpy.Event] = {}
         self._rows: list[QueryRow] = []
         self._stopped: dict[int, str] = {}
 
     def run(self) -> Simulated:
-        """Run until every querying party has asked all it may, and until what was late has ended too."""
+        """Run until every querying party has asked all it may, and until what was late has ended too.
+
+        Times, queries and work are those of all rounds so far.
+        """
         self._env.run(self._env.all_of([self._env.process(self._ask(q)) for q in range(len(self._queries))]))
         makespan_s = float(self._env.now)
         self._env.run()
         return self._result(makespan_s)
 
+    def next_round(self, costs: Costs, queries: list[int], changed: Iterable[int]) -> None:
+        """What the next `run` costs and asks; the voters that `changed` their models are set up again.
+
+        A round begins when all of the one before has ended, late answers too; retraining takes no simulated time.
+        """
+        self._costs, self._queries, self._changed = costs, queries, set(changed)
+
     def _ask(self, querier: int) -> Generator[simpy.Event, Any, None]:
         """A querying party: set up, then send its batches with a bounded number under way."""
         window = simpy.Resource(self._env, capacity=self._scenario.queries.in_flight)
-        if self._queries[querier]:
+        if self._asked[querier] < self._queries[querier]:
             yield self._set_up(querier)
         sent: list[simpy.Event] = []
-        asked = 0
-        while asked < self._queries[querier]:
+        while self._asked[querier] < self._queries[querier]:
             turn = window.request()
             yield turn
+            asked = self._asked[querier]
             size = yield from self._affordable_batch(querier, self._queries[querier] - asked)
             if size == 0:
                 break
-            batch = _Batch(querier, len(sent), range(asked, asked + size), self._env.now)
+            batch = _Batch(querier, self._sent[querier], range(asked, asked + size), self._env.now)
             sent.append(self._env.process(self._run_batch(batch, window, turn)))
-            asked += size
+            self._sent[querier] += 1
+            self._asked[querier] += size
         yield self._env.all_of(sent)
 
     def _affordable_batch(self, querier: int, left: int) -> Generator[simpy.Event, Any, int]:
@@ -167,8 +184,13 @@ class World:
             yield self._ended.setdefault(account, self._env.event())
 
     def _set_up(self, querier: int) -> simpy.Event:
-        """Keys and base transfers with everybody, the guardian too; the event that all of it is done."""
+        """Keys and base transfers with everybody, the guardian too; the event that all of it is done.
+
+        In a later round, where a session belongs to a model, only with those whose model has changed.
+        """
         everybody: list[Voter | None] = [None, *self._collaboration.answering(querier)]
+        if self._changed is not None and self._sent[querier]:
+            everybody = [voter for voter in everybody if voter is not None and voter.index in self._changed]
         ends = [
             self._replayer.replay(
                 self._costs.setup(querier, voter),
@@ -184,7 +206,7 @@ class World:
         pairs = self._start_pairs(batch)
         counted = yield from self._wait_for_shares(batch, pairs)
         batch = replace(batch, counted=counted)
-        answering = len(self._collaboration.answering(batch.querier))
+        answering = len(self._agreeing(batch))
         account = self._collaboration.ledger.account(batch.querier)
         # From here on each label is either settled or lost, in this same instant: it must not count twice.
         self._under_way[account] -= len(batch.queries)
@@ -200,9 +222,9 @@ class World:
 
     def _start_pairs(self, batch: _Batch) -> dict[int, Ends]:
         """Let every party that is there answer: infer, argmax, hand the share in. By voter, when each role ends."""
-        dropped, per_batch = self._dropped(batch), Shared()
+        dropped, per_batch = self._lost(batch, "drop", self._scenario.faults.drop_probability), Shared()
         pairs: dict[int, Ends] = {}
-        for voter in self._collaboration.answering(batch.querier):
+        for voter in self._agreeing(batch):
             if voter.party in dropped:
                 continue
             ends, hosts, group = Ends(), self._hosts_of(batch.querier, voter), self._costs.group(voter)
@@ -222,7 +244,7 @@ class World:
         else:
             timer = self._env.timeout(deadline_s)
             # It cannot know that a silent party is gone: it waits until the time is up.
-            complete = len(pairs) == len(self._collaboration.answering(batch.querier))
+            complete = len(pairs) == len(self._agreeing(batch))
             yield self._env.any_of([everybody, timer]) if complete else timer
         return tuple(sorted(voter for voter, ends in pairs.items() if ends[Role.GUARDIAN].triggered))
 
@@ -242,15 +264,20 @@ class World:
         self._labelled(int(aggregate.opened.sum()))
 
     def _note(self, batch: _Batch, labels: list[int], whys: list[str]) -> None:
+        declined = len(self._collaboration.answering(batch.querier)) - len(self._agreeing(batch))
         for query, label, why in zip(batch.queries, labels, whys, strict=True):
-            reason = why if label < 0 else ""
-            times = (batch.submitted_s, self._env.now)
-            self._rows.append(QueryRow(batch.querier, query, batch.number, label, batch.counted, *times, reason))
+            row = (batch.querier, query, batch.number, label, batch.counted, batch.submitted_s, self._env.now)
+            self._rows.append(QueryRow(*row, why if label < 0 else "", declined))
 
-    def _dropped(self, batch: _Batch) -> set[int]:
-        """The parties that do not answer this batch."""
-        generator = self._seeds.generator("drop", batch.querier, batch.number)
-        lost = generator.random(self._scenario.parties.count) < self._scenario.faults.drop_probability
+    def _agreeing(self, batch: _Batch) -> list[Voter]:
+        """The voters that nobody has to wait for in vain: a party that declines a batch leaves the counted set."""
+        declining = self._lost(batch, "decline", self._scenario.faults.decline_probability)
+        return [voter for voter in self._collaboration.answering(batch.querier) if voter.party not in declining]
+
+    def _lost(self, batch: _Batch, fault: str, probability: float) -> set[int]:
+        """The parties that this fault befalls in this batch."""
+        generator = self._seeds.generator(fault, batch.querier, batch.number)
+        lost = generator.random(self._scenario.parties.count) < probability
         return {int(party) for party in np.flatnonzero(lost)}
 
     def _hosts_of(self, querier: int, voter: Voter | None) -> dict[Role, Host]:

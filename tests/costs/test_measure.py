@@ -121,7 +121,7 @@ def test_a_second_bench_takes_everything_from_the_cache_and_measure_ignores_it()
 
 def test_another_source_or_backend_does_not_find_the_transcripts(monkeypatch: pytest.MonkeyPatch) -> None:
     measured()
-    monkeypatch.setattr("capcsim.costs.cache._digest", lambda modules: "another source")
+    monkeypatch.setattr("capcsim.costs.cache.source_digest", lambda modules: "another source")
     assert measured().result.reused_strata == 0
 
 

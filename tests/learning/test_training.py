@@ -10,7 +10,7 @@ from capcsim.learning.metrics import quality
 from capcsim.learning.models import build_model
 from capcsim.learning.selection import entropy, select
 from capcsim.learning.training import TrainingTask, train_all
-from capcsim.scenario import Models, Queries, load_scenario
+from capcsim.scenario import Models, load_scenario
 
 DIGITS = load_dataset(load_scenario("digits").data)
 
@@ -65,7 +65,7 @@ def test_entropy_is_shannons() -> None:
 def test_entropy_selection_asks_the_most_uncertain_first() -> None:
     (model,) = train_all(tasks("logistic", 1), Models(), workers=1)
     pool = DIGITS.x[1000:1100]
-    chosen = select(Queries(selection="entropy", per_querier=9), 9, model, pool, np.random.default_rng(0))
+    chosen = select("entropy", 9, model, pool, DIGITS.x[:40], np.random.default_rng(0))
     uncertain = entropy(model.probabilities(pool))
     assert len(set(chosen.tolist())) == 9
     assert uncertain[chosen].min() >= np.delete(uncertain, chosen).max()
@@ -74,9 +74,9 @@ def test_entropy_selection_asks_the_most_uncertain_first() -> None:
 
 def test_random_selection_depends_on_the_generator_alone() -> None:
     (model,) = train_all(tasks("logistic", 1), Models(epochs=1), workers=1)
-    queries = Queries(selection="random", per_querier=9)
     first, again, other = (
-        select(queries, 9, model, DIGITS.x[:50], np.random.default_rng(seed)).tolist() for seed in (1, 1, 2)
+        select("random", 9, model, DIGITS.x[:50], DIGITS.x[:40], np.random.default_rng(seed)).tolist()
+        for seed in (1, 1, 2)
     )
     assert first == again != other
 

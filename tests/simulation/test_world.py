@@ -74,6 +74,13 @@ class FixedCosts:
         return "guardian" if voter is None else "one"
 
 
+class SetUpByPair(FixedCosts):
+    """No work of a set-up is shared between pairs."""
+
+    def setup(self, querier: int, voter: Voter | None) -> Transcript:
+        return (Compute(Role.QUERIER, SETUP_S, Step.SETUP, Phase.SETUP, Scope.PAIR, ()),)
+
+
 ONE_BATCH_S = ENCODE_S + INFER_S + ARGMAX_S + SUBMIT_S + COUNT_S + RELEASE_S
 
 
@@ -82,13 +89,19 @@ def simulate(tmp_path: Path, scenario: Callable[..., Scenario]) -> Iterator[Simu
     with ExitStack() as stack:
         runs = iter(range(99))
 
-        def run(changes: dict[str, Any] | None = None, queries: list[int] | None = None) -> Simulated:
+        def run(
+            changes: dict[str, Any] | None = None,
+            queries: list[int] | None = None,
+            then: list[int] | None = None,
+            changed: tuple[int, ...] = (),
+            costs: FixedCosts | None = None,
+        ) -> Simulated:
             wanted = scenario({"network.latency_s": 0.0, **(changes or {})})
             queries = queries or [3] * wanted.parties.queriers
             prepared = Prepared(PublicModel((), (1,), CLASSES, 37, 24), None)
             virtual = wanted.parties.virtual_per_party
             voters = [Voter(i, i // virtual, prepared) for i in range(wanted.voters)]
-            votes = np.eye(CLASSES, dtype=np.int64)[np.ones((len(voters), max(queries)), np.int64)]
+            votes = np.eye(CLASSES, dtype=np.int64)[np.ones((len(voters), max(then or queries)), np.int64)]
             accountant = Accountant(GNMax(7.0), 1e-5)
             number = next(runs)
             ledger = Ledger(
@@ -102,7 +115,13 @@ def simulate(tmp_path: Path, scenario: Callable[..., Scenario]) -> Iterator[Simu
                 noise=SimulatedNoise(GNMax(7.0), Seeds(0)),
                 releases=stack.enter_context(Journal(tmp_path / f"r{number}")),
             )
-            return World(wanted, collaboration, FixedCosts(), queries, Seeds(0)).run()
+            costs = costs or FixedCosts()
+            world = World(wanted, collaboration, costs, queries, Seeds(0))
+            found = world.run()
+            if then is not None:
+                world.next_round(costs, then, changed)
+                found = world.run()
+            return found
 
         yield run
 
@@ -221,6 +240,52 @@ def test_a_quorum_is_rounded_up_and_not_by_floating_point(simulate: Simulate, qu
         found = simulate({**changes, "protocol.deadline_s": waited_s})
         assert len(found.queries[0].counted) == min(in_time, 25)
         assert (found.queries[0].label >= 0) is labelled
+
+
+DECLINING = {**ONE_QUERIER, "faults.decline_probability": 0.4, "machines.guardian.cores": 64}
+
+
+def test_nobody_waits_for_a_party_that_declines(simulate: Simulate) -> None:
+    found = simulate(DECLINING)
+    row = found.queries[0]
+    assert 0 < len(row.counted) == 7 - row.declined < 7
+    assert row.label >= 0, "a quorum is a share of the votes that were not declined"
+    assert latencies(found) == pytest.approx([ONE_BATCH_S] * 3)
+
+
+def test_with_a_deadline_too(simulate: Simulate) -> None:
+    found = simulate({**DECLINING, "protocol.deadline_s": 40.0})
+    assert found.queries[0].label >= 0
+    assert latencies(found) == pytest.approx([ONE_BATCH_S] * 3)
+
+
+def test_where_everybody_declines_nothing_is_released(simulate: Simulate) -> None:
+    found = simulate({**DECLINING, "faults.decline_probability": 0.999999})
+    assert [(row.label, row.declined) for row in found.queries] == [(-1, 7)] * 3
+    assert found.bought(0)[0].tolist() == []
+
+
+def test_a_further_round_goes_on_after_the_first(simulate: Simulate) -> None:
+    changes = {**ONE_QUERIER, "queries.batch": 2, "queries.in_flight": 1, "machines.guardian.cores": 64}
+    found = simulate(changes, queries=[3], then=[5])
+    assert [(row.query, row.batch) for row in found.queries] == [(0, 0), (1, 0), (2, 1), (3, 2), (4, 2)]
+    assert found.makespan_s == pytest.approx(SETUP_S + 3 * ONE_BATCH_S)
+    assert all(row.label >= 0 for row in found.queries)
+
+
+def test_only_who_changed_its_model_is_set_up_again(simulate: Simulate) -> None:
+    changes = {**ONE_QUERIER, "machines.guardian.cores": 64}
+    for changed, again in (((), 0), ((4, 5), 2), ((0, 4), 1)):
+        found = simulate(changes, queries=[3], then=[6], changed=changed, costs=SetUpByPair())
+        setups = [row.step for row in found.log.compute].count(Step.SETUP)
+        assert setups == 1 + 7 + again, "the guardian, seven parties, those that changed and may answer"
+
+
+def test_a_spent_budget_ends_a_further_round_at_once(simulate: Simulate) -> None:
+    changes = {"parties.queriers": 1, "queries.batch": 2, "privacy.epsilon": 1.4}
+    found = simulate(changes, queries=[3], then=[6])
+    assert [row.label >= 0 for row in found.queries] == [True, True, True]
+    assert "label 4 would take epsilon" in found.stopped[0]
 
 
 def test_without_a_quorum_nothing_is_released_and_nothing_charged(simulate: Simulate) -> None:

@@ -1,0 +1,371 @@
+"""What the paper's experiments share: settings, one collaboration without cryptography, files, pictures.
+
+Votes come from the models in floating point, or with --arithmetic integer from the protocol's own reference. Noise
+has the law of the discrete Gaussian that a run adds and is seeded, so that results repeat; epsilon is that of real
+noise. Models are kept by content: a second run trains nothing.
+"""
+
+import argparse
+import json
+import sys
+import time
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass, field, replace
+from functools import cached_property
+from pathlib import Path
+from statistics import fmean
+from typing import Any
+
+import numpy as np
+import pyarrow as pa
+import pyarrow.parquet as pq
+from matplotlib.figure import Figure
+from numpy.typing import NDArray
+
+from capcsim.costs.cache import host, versions
+from capcsim.errors import CapcsimError
+from capcsim.fixed_point import compile_model
+from capcsim.learning.checkpoints import Checkpoints
+from capcsim.learning.datasets import load_dataset
+from capcsim.learning.ensemble import Bought, Ensemble, nothing_bought
+from capcsim.learning.metrics import Quality
+from capcsim.learning.models import Model
+from capcsim.learning.training import TrainingTask, train_all
+from capcsim.privacy.accountant import Accountant
+from capcsim.privacy.mechanisms import GNMax
+from capcsim.privacy.noise import simulated_noise
+from capcsim.record import TABLES
+from capcsim.scenario import Scenario, Selection, parse_scenario
+from capcsim.seeds import Seeds
+
+SELECTIONS: tuple[Selection, ...] = ("random", "entropy", "margin", "k-center")
+BEFORE, AFTER = "#9aa5b1", "#1f5fa8"
+
+
+@dataclass(frozen=True)
+class Setting:
+    """One data set as the paper uses it (section 4.2, appendix F.1), and what it does not say, chosen by us.
+
+    `labels` is about what each querying party bought in the paper at `epsilon`, by its data-dependent analysis.
+    """
+
+    dataset: str
+    parties: int
+    train_per_party: int
+    sigma: float
+    delta: float
+    epsilon: float
+    kinds: tuple[str, ...]
+    mixed_kinds: tuple[str, ...]
+    weak_classes: tuple[int, ...]
+    weak_ratio: float
+    pool: int = 3000
+    evaluation: int = 1000
+    labels: int = 550
+    queriers: int = 3
+    retrainings: int = 5
+    epochs: int = 20
+    batch_size: int = 32
+    learning_rate: float = 2e-3
+    width: float = 1.0
+    selection: Selection = "random"
+
+    def quick(self) -> "Setting":
+        """Small enough for two cores and a minute, and no longer comparable with the paper."""
+        return replace(
+            self,
+            parties=40,
+            train_per_party=min(self.train_per_party, 240),
+            sigma=6.0,
+            delta=1e-3,
+            epsilon=8.0,
+            pool=300,
+            evaluation=500,
+            labels=100,
+            retrainings=2,
+            epochs=10,
+            width=0.25,
+        )
+
+
+_DEEP = ("vgg-7", "resnet-8", "resnet-10")
+_GREY = ("lenet", "cryptonet-relu", "mlp")
+_MNIST = Setting("mnist", 250, 240, 40.0, 1e-6, 2.35, ("lenet",), _GREY, (1, 2), 0.1)
+SETTINGS = {
+    "mnist": _MNIST,
+    "fashion_mnist": replace(_MNIST, dataset="fashion_mnist", epsilon=3.89),
+    "cifar10": Setting("cifar10", 50, 1000, 7.0, 1e-5, 20.0, ("vgg-5",), _DEEP, (7, 8, 9), 0.2, learning_rate=1e-3),
+    "svhn": replace(
+        Setting("svhn", 250, 2417, 40.0, 1e-6, 2.0, ("vgg-7",), _DEEP, (1, 2), 0.1, learning_rate=1e-3),
+        pool=3333,
+        evaluation=16032,
+    ),
+}
+
+
+Analysis = Callable[[NDArray[np.int64], GNMax, float, float], int]
+
+
+def data_independent(counts: NDArray[np.int64], mechanism: GNMax, delta: float, budget: float) -> int:
+    """Labels that a budget buys, whatever the votes int64[n, C] are."""
+    return Accountant(mechanism, delta).affordable(budget, len(counts))
+
+
+ANALYSES: dict[str, Analysis] = {"data-independent": data_independent}
+"""By name, how many of the queries with these vote counts a budget pays for, in their order."""
+
+
+@dataclass
+class Collaboration:
+    """One seed's parties, their models, and the steps of the collaboration, by the code that a run uses."""
+
+    setting: Setting
+    seed: int
+    arguments: argparse.Namespace
+    skewed: bool = False
+    kinds: tuple[str, ...] = ()
+    trained_s: float = 0.0
+    votes: dict[str, list[NDArray[np.int8]]] = field(default_factory=dict)
+
+    @cached_property
+    def scenario(self) -> Scenario:
+        """The setting as a scenario; what concerns costs is never used."""
+        setting, access = self.setting, {"up_bps": 1e9, "down_bps": 1e9}
+        weak = {"weak_classes": list(setting.weak_classes), "weak_ratio": setting.weak_ratio} if self.skewed else {}
+        return parse_scenario(
+            {
+                "title": "experiment",
+                "seed": self.seed,
+                "data": {
+                    "source": setting.dataset,
+                    "folder": self.arguments.data,
+                    "train_per_party": setting.train_per_party,
+                    "pool_per_querier": setting.pool,
+                    "evaluation": setting.evaluation,
+                    **weak,
+                },
+                "parties": {"count": setting.parties, "queriers": setting.queriers},
+                "models": {
+                    "kinds": list(self.kinds or setting.kinds),
+                    "hidden": [100],
+                    "width": setting.width,
+                    "epochs": setting.epochs,
+                    "batch_size": setting.batch_size,
+                    "learning_rate": setting.learning_rate,
+                    "weight_decay": 1e-4,
+                    "retrainings": setting.retrainings,
+                    "baselines": ["pooling", "fedavg"] if getattr(self.arguments, "baselines", False) else [],
+                },
+                "queries": {"selection": setting.selection, "per_querier": setting.labels},
+                "privacy": {"sigma": setting.sigma, "epsilon": setting.epsilon, "delta": setting.delta},
+                "network": {"latency_s": 0.0, "party": access, "guardian": access},
+                "machines": {"party": {"cores": 1}, "guardian": {"cores": 1}},
+            }
+        )
+
+    @cached_property
+    def ensemble(self) -> Ensemble:
+        """Trained."""
+        dataset = load_dataset(self.scenario.data)
+        ensemble = Ensemble(self.scenario, dataset, Seeds(self.seed), self.train)
+        started_s = time.perf_counter()
+        ensemble.train()
+        self.trained_s = time.perf_counter() - started_s
+        return ensemble
+
+    def train(self, tasks: Sequence[TrainingTask], title: str) -> list[Model]:
+        """Trained models, with a word to whoever waits."""
+        say(f"{title}: {len(tasks)} models")
+        return train_all(
+            tasks, self.scenario.models, workers=self.arguments.workers, checkpoints=Checkpoints(self.arguments.cache)
+        )
+
+    def select(self, selection: Selection, count: int) -> list[NDArray[np.int64]]:
+        """The samples that each querying party asks about, in their order."""
+        nothing = nothing_bought()
+        return [self.ensemble.select(selection, q, count, nothing, nothing[0]) for q in self.ensemble.queriers]
+
+    def vote(self, asked: Sequence[NDArray[np.int64]]) -> list[NDArray[np.int8]]:
+        """Every voter's label for each query, -1 where it is the querying party's own: int8[V, n] each."""
+        say(f"voting: {len(self.ensemble.voters)} models on {sum(map(len, asked))} queries")
+        ensemble, cast = self.ensemble, []
+        inputs = [ensemble.samples(querier, rows) for querier, rows in enumerate(asked)]
+        everything = np.concatenate(inputs)
+        ends = np.cumsum([len(rows) for rows in asked])[:-1]
+        labels = np.stack([self._labels(model, everything) for model in ensemble.voters]).astype(np.int8)
+        for querier, votes in enumerate(np.split(labels, ends, axis=1)):
+            votes = votes.copy()
+            votes[np.array(ensemble.owners) == querier] = -1
+            cast.append(votes)
+        return cast
+
+    def _labels(self, model: Model, x: NDArray[np.float32]) -> NDArray[np.int64]:
+        if self.arguments.arithmetic == "float":
+            return model.predict(x)
+        network = compile_model(model.estimator)
+        return network.evaluate(network.encode(x)).argmax(axis=1)
+
+    def labels(self, votes: Sequence[NDArray[np.int8]], sigma: float, draw: int = 0) -> list[NDArray[np.int64]]:
+        """The noisy argmax of the votes on every query; the lowest class wins a tie."""
+        found = []
+        for querier, cast in enumerate(votes):
+            counts = self.counts(cast)
+            generator = Seeds(self.seed).generator("noise", querier, draw)
+            found.append((counts + simulated_noise(GNMax(sigma), counts.shape, generator)).argmax(axis=1))
+        return found
+
+    def counts(self, votes: NDArray[np.int8]) -> NDArray[np.int64]:
+        """Votes for each class: int64[n, C]."""
+        return np.stack([(votes == label).sum(axis=0) for label in range(self.ensemble.dataset.classes)], axis=1)
+
+    def right(self, asked: Sequence[NDArray[np.int64]], labels: Sequence[NDArray[np.int64]]) -> float:
+        """The share of the labels that are right."""
+        truth = self.ensemble.dataset.y
+        return fmean(float((found == truth[rows]).mean()) for rows, found in zip(asked, labels, strict=True))
+
+    def retrain(
+        self, asked: Sequence[NDArray[np.int64]], labels: Sequence[NDArray[np.int64]], count: int
+    ) -> list[list[Quality]]:
+        """Each querying party's models with the first so many labels, by seed of retraining."""
+        bought: list[Bought] = [(rows[:count], found[:count]) for rows, found in zip(asked, labels, strict=True)]
+        return self.ensemble.retrain(bought, f"retraining with {count} labels")
+
+    def affordable(self, votes: Sequence[NDArray[np.int8]]) -> dict[str, int]:
+        """By analysis, the labels that the paper's epsilon buys every querying party."""
+        setting, mechanism = self.setting, GNMax(self.setting.sigma)
+        return {
+            name: min(analysis(self.counts(cast), mechanism, setting.delta, setting.epsilon) for cast in votes)
+            for name, analysis in ANALYSES.items()
+        }
+
+    def epsilon(self, labels: int, sigma: float | None = None) -> float:
+        """What so many labels cost, whatever the votes are."""
+        return Accountant(GNMax(sigma or self.setting.sigma), self.setting.delta).epsilon(labels)
+
+    def save_votes(self, name: str, votes: Sequence[NDArray[np.int8]]) -> str:
+        """The votes as a table like a run's, so that privacy can be accounted again without training."""
+        rows = [
+            np.stack([np.full(cast.size, querier), *(axis.ravel() for axis in np.indices(cast.shape)[::-1])])
+            for querier, cast in enumerate(votes)
+        ]
+        querier, query, voter = np.concatenate(rows, axis=1)
+        vote = np.concatenate([cast.ravel() for cast in votes])
+        owners = np.array(self.ensemble.owners)[voter]
+        columns = {"querier": querier, "query": query, "voter": voter, "party": owners, "vote": vote}
+        there = vote >= 0
+        schema = pa.schema(TABLES["votes"])
+        table = pa.table({key: value[there] for key, value in columns.items()}, schema=schema)
+        path = self.arguments.output / f"votes-{name}-seed{self.seed}.parquet"
+        pq.write_table(table, path)
+        return path.name
+
+
+def parser(doc: str | None, datasets: Sequence[str] = tuple(SETTINGS)) -> argparse.ArgumentParser:
+    """The options that every experiment has."""
+    made = argparse.ArgumentParser(description=doc, formatter_class=argparse.RawDescriptionHelpFormatter)
+    made.add_argument("--dataset", choices=datasets, default=datasets[0])
+    made.add_argument("--data", help="folder of the data sets; else CAPCSIM_DATA")
+    made.add_argument("--quick", action="store_true", help="small sizes: a minute on two cores")
+    made.add_argument("--json", action="store_true", help="print one JSON object and nothing else")
+    made.add_argument("--output", type=Path, help="folder for JSON, PNG and votes; else runs/experiments/...")
+    made.add_argument("--workers", type=int, default=2, help="processes that train")
+    made.add_argument("--cache", type=Path, help="folder of trained models; else the user's cache")
+    made.add_argument("--seeds", type=int, default=1, help="whole runs, each with parties of its own")
+    made.add_argument("--retrainings", type=int, help="seeds of retraining")
+    made.add_argument("--parties", type=int)
+    made.add_argument("--labels", type=int, help="labels in place of the paper's number")
+    made.add_argument("--selection", choices=SELECTIONS)
+    made.add_argument("--epochs", type=int, help="of training; fewer make weaker models")
+    made.add_argument("--arithmetic", choices=("float", "integer"), default="float", help="of the votes")
+    return made
+
+
+def setting_of(arguments: argparse.Namespace) -> Setting:
+    """The setting that the options ask for. With other parties the data stay the same and are dealt out anew."""
+    setting = SETTINGS[arguments.dataset]
+    if arguments.quick:
+        setting = setting.quick()
+    if arguments.parties:
+        setting = with_parties(setting, arguments.parties)
+    given = {name: getattr(arguments, name) for name in ("labels", "selection", "retrainings", "epochs")}
+    return replace(setting, **{name: value for name, value in given.items() if value is not None})
+
+
+def with_parties(setting: Setting, parties: int) -> Setting:
+    """The same data, dealt out to another number of parties."""
+    everything = setting.parties * setting.train_per_party
+    return replace(setting, parties=parties, train_per_party=everything // parties)
+
+
+def start(arguments: argparse.Namespace, name: str) -> float:
+    """Make the folder that the results go to; returns the time."""
+    arguments.output = arguments.output or Path("runs/experiments") / name
+    arguments.output.mkdir(parents=True, exist_ok=True)
+    return time.perf_counter()
+
+
+def finish(
+    arguments: argparse.Namespace, name: str, found: dict[str, Any], figure: Figure, rows: list[str], started_s: float
+) -> None:
+    """Write JSON, PNG and Markdown, and print what was asked for."""
+    found |= {
+        "figure": name,
+        "quick": arguments.quick,
+        "seconds": time.perf_counter() - started_s,
+        "host": host(),
+        "versions": versions(),
+        "markdown": rows,
+    }
+    if note := found.get("data_note"):
+        figure.text(0.01, 0.005, note, fontsize=7)
+    figure.savefig(arguments.output / f"{name}.png", dpi=150)
+    (arguments.output / f"{name}.json").write_text(json.dumps(found, indent=2))
+    (arguments.output / f"{name}.md").write_text("\n".join(rows) + "\n")
+    if arguments.json:
+        print(json.dumps(found, indent=2))
+        return
+    print("\n".join(rows))
+    if note:
+        print(note)
+    print(f"{found['seconds']:.0f} s; in {arguments.output}: {name}.json, .png, .md, votes")
+
+
+def pooled(by_querier: Sequence[Sequence[Quality]], name: str = "accuracy") -> list[float]:
+    """One measure of every querying party and seed of retraining."""
+    return [float(getattr(quality, name)) for found in by_querier for quality in found]
+
+
+def per_class(by_querier: Sequence[Sequence[Quality]]) -> list[float]:
+    """Each class's accuracy, over all querying parties and seeds."""
+    means: list[float] = np.nanmean([quality.per_class for found in by_querier for quality in found], axis=0).tolist()
+    return means
+
+
+def spread(values: Sequence[float]) -> dict[str, Any]:
+    """Mean and sample deviation, which over querying parties and seeds of retraining mixes both."""
+    deviation = float(np.std(values, ddof=1)) if len(values) > 1 else None
+    return {"mean": fmean(values), "deviation": deviation, "values": list(values)}
+
+
+def points(value: float | dict[str, Any] | None) -> str:
+    """A difference in percentage points, with its deviation where there is one."""
+    if value is None:
+        return "-"
+    if isinstance(value, dict):
+        tail = "" if value["deviation"] is None else f" +- {100 * value['deviation']:.2f}"
+        return f"{100 * value['mean']:+.2f}{tail}"
+    return f"{100 * value:+.2f}"
+
+
+def command(main: Callable[[], None]) -> None:
+    """Run an experiment; what the user can mend is one line and exit code 2."""
+    try:
+        main()
+    except CapcsimError as error:
+        say(f"{Path(sys.argv[0]).name}: {error}")
+        sys.exit(2)
+
+
+def say(text: str) -> None:
+    """Progress, on the other stream."""
+    print(text, file=sys.stderr, flush=True)

@@ -1,0 +1,131 @@
+"""What a user would compare with: pooling all data in the open, and federated averaging."""
+
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass, replace
+
+import numpy as np
+import torch
+
+from capcsim.learning.checkpoints import Checkpoints
+from capcsim.learning.ensemble import Ensemble
+from capcsim.learning.metrics import Quality
+from capcsim.learning.models import Classifier, Model, is_network
+from capcsim.learning.training import TrainingTask, finished, fit, one_thread, train_all, untrained
+from capcsim.scenario import Models
+from capcsim.seeds import Seeds
+
+SAMPLES_SEEN = 500_000
+"""Pooled data are many: so many samples are enough, though never fewer than one epoch."""
+CLIENT_SHARE, FEWEST_CLIENTS, LOCAL_EPOCHS = 0.1, 10, 5
+"""Federated averaging: a tenth of the clients a round, five epochs each (McMahan et al. 2017)."""
+
+
+@dataclass(frozen=True, slots=True)
+class Baseline:
+    """How good another way's models are for each querying party, and what was sent for them, where that is known.
+
+    `note` says what it is, or, without qualities, why it cannot be had.
+    """
+
+    qualities: tuple[Quality, ...]
+    sent_bytes: int | None
+    note: str
+
+
+@dataclass(frozen=True, slots=True)
+class Federated:
+    """The common network, and what all parties sent and received for it."""
+
+    model: Classifier
+    sent_bytes: int
+
+
+def compare(
+    ensemble: Ensemble, models: Models, seeds: Seeds, advance: Callable[[int], None] = lambda _: None
+) -> dict[str, Baseline]:
+    """The baselines that a scenario asks for, on the parties' own data; `advance` counts rounds of averaging."""
+    tasks = [ensemble.task(party) for party in range(ensemble.owners[-1] + 1)]
+    found = {}
+    if "pooling" in models.baselines:
+        found["pooling"] = _pooling(ensemble, tasks, models)
+    if "fedavg" in models.baselines:
+        found["fedavg"] = _fedavg(ensemble, tasks, models, seeds, advance)
+    return found
+
+
+def _pooling(ensemble: Ensemble, tasks: Sequence[TrainingTask], models: Models) -> Baseline:
+    pooled = [pooled_task(tasks, tasks[querier]) for querier in ensemble.queriers]
+    trained: dict[str, Model] = {}
+    settings = pooled_models(models, len(pooled[0].y))
+    for task in pooled:
+        if task.kind not in trained:
+            (trained[task.kind],) = train_all([task], settings, workers=1, checkpoints=Checkpoints())
+    qualities = tuple(ensemble.judge(q, trained[tasks[q].kind]) for q in ensemble.queriers)
+    return Baseline(qualities, None, "all parties' data in one place, without any protection")
+
+
+def _fedavg(
+    ensemble: Ensemble, tasks: Sequence[TrainingTask], models: Models, seeds: Seeds, advance: Callable[[int], None]
+) -> Baseline:
+    if len(set(models.kinds)) > 1 or not is_network(models.kinds[0]):
+        return Baseline((), None, "not possible: it averages weights, so that all parties need one kind of network")
+    federated = federated_averaging(tasks, models, seeds, advance)
+    qualities = tuple(ensemble.judge(querier, federated.model) for querier in ensemble.queriers)
+    note = f"{models.fedavg_rounds} rounds without differential privacy; every party ends with the same network"
+    return Baseline(qualities, federated.sent_bytes, note)
+
+
+def pooled_task(tasks: Sequence[TrainingTask], like: TrainingTask) -> TrainingTask:
+    """Train one model of the kind of `like` on all parties' samples: what no party's privacy survives."""
+    x, y = np.concatenate([task.x for task in tasks]), np.concatenate([task.y for task in tasks])
+    return TrainingTask(like.kind, x, y, like.classes, like.seed)
+
+
+def pooled_models(models: Models, samples: int) -> Models:
+    """The hyperparameters for so many pooled samples: fewer epochs."""
+    epochs = min(models.epochs, max(1, round(SAMPLES_SEEN / samples)))
+    return models.model_copy(update={"epochs": epochs})
+
+
+def federated_averaging(
+    tasks: Sequence[TrainingTask],
+    models: Models,
+    seeds: Seeds,
+    advance: Callable[[int], None] = lambda _: None,
+) -> Federated:
+    """One network for all parties, averaged over some clients' copies after each round of local epochs.
+
+    It needs one kind of network for everybody. Every client of a round receives and sends all weights as float32.
+    """
+    common = untrained(tasks[0], models)
+    clients = min(len(tasks), max(FEWEST_CLIENTS, round(CLIENT_SHARE * len(tasks))))
+    local = models.model_copy(update={"epochs": LOCAL_EPOCHS})
+    with one_thread():
+        for round_ in range(models.fedavg_rounds):
+            chosen = seeds.generator("fedavg", round_).choice(len(tasks), clients, replace=False)
+            copies = []
+            for index in chosen:
+                task = replace(tasks[index], seed=seeds.integer("fedavg", round_, int(index)))
+                copies.append(_trained_here(common, task, local))
+            common.load_state_dict(_mean(copies, [len(tasks[index].y) for index in chosen]))
+            advance(1)
+    size = sum(value.numel() * 4 for value in common.state_dict().values())
+    everybody = replace(tasks[0], y=np.unique(np.concatenate([task.y for task in tasks])))
+    return Federated(finished(common, everybody), 2 * clients * models.fedavg_rounds * size)
+
+
+def _trained_here(common: Classifier, task: TrainingTask, local: Models) -> dict[str, torch.Tensor]:
+    """A client's copy of the common network after its local epochs."""
+    model = untrained(task, local)
+    model.load_state_dict(common.state_dict())
+    fit(model, task, local)
+    return model.state_dict()
+
+
+def _mean(copies: Sequence[dict[str, torch.Tensor]], sizes: Sequence[int]) -> dict[str, torch.Tensor]:
+    """The mean of the clients' weights, each weighted with its number of samples."""
+    shares = torch.tensor(sizes, dtype=torch.float64) / sum(sizes)
+    return {
+        name: sum(share * each[name].double() for share, each in zip(shares, copies, strict=True)).to(value.dtype)
+        for name, value in copies[0].items()
+    }

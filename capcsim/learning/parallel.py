@@ -1,0 +1,65 @@
+"""Many independent jobs on several processes, here or on several machines: joblib's engines."""
+
+from collections.abc import Callable, Iterable, Iterator
+from contextlib import ExitStack
+from typing import Any, Literal, TypeAlias
+
+from joblib import Parallel, delayed, parallel_config
+
+from capcsim.errors import InputError
+
+Engine: TypeAlias = Literal["loky", "dask", "ray"]
+INSTALL = {"dask": "pip install 'dask[distributed]'", "ray": "pip install ray"}
+
+
+def run_all(
+    function: Callable[..., Any], jobs: Iterable[tuple[Any, ...]], *, workers: int, engine: Engine = "loky"
+) -> Iterator[Any]:
+    """The results of function(*job), in the order of the jobs, as they come (with ray: when all have come).
+
+    "loky" runs processes on this machine; "dask" and "ray" use a cluster that is already there
+    (DASK_SCHEDULER_ADDRESS, RAY_ADDRESS), or start one here with so many workers. Raises InputError where an engine is
+    not installed.
+    """
+    with ExitStack() as stack:
+        if engine != "loky":
+            stack.enter_context(_cluster(engine, workers))
+        # Ray's backend hands results over all at once.
+        return_as = "list" if engine == "ray" else "generator"
+        yield from Parallel(n_jobs=workers, return_as=return_as)(delayed(function)(*job) for job in jobs)
+
+
+def _cluster(engine: Engine, workers: int) -> Any:
+    try:
+        if engine == "dask":
+            from distributed import Client
+
+            return _Dask(Client, workers)
+        import ray
+        from ray.util.joblib import register_ray
+    except ImportError:
+        raise InputError(f"--engine {engine}: it is not installed; get it with: {INSTALL[engine]}") from None
+    if not ray.is_initialized():
+        ray.init(num_cpus=workers, log_to_driver=False)
+    register_ray()
+    return parallel_config(backend="ray", n_jobs=workers)
+
+
+class _Dask:
+    """A client that lives as long as the jobs, with joblib told to use it."""
+
+    def __init__(self, client: Any, workers: int) -> None:
+        self._make, self._workers = client, workers
+
+    def __enter__(self) -> None:
+        import os
+
+        address = os.environ.get("DASK_SCHEDULER_ADDRESS")
+        own = {"n_workers": self._workers, "threads_per_worker": 1, "dashboard_address": None}
+        self._client = self._make(address) if address else self._make(**own)
+        self._config = parallel_config(backend="dask", n_jobs=self._workers)
+        self._config.__enter__()
+
+    def __exit__(self, *problem: object) -> None:
+        self._config.__exit__(*problem)
+        self._client.close()

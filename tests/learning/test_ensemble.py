@@ -1,0 +1,145 @@
+"""The learning side of a collaboration, and what it is compared with."""
+
+from collections.abc import Callable, Sequence
+from typing import Any
+
+import numpy as np
+import pytest
+
+from capcsim.learning.baselines import compare, federated_averaging, pooled_task
+from capcsim.learning.datasets import load_dataset
+from capcsim.learning.ensemble import Ensemble, nothing_bought
+from capcsim.learning.models import Model
+from capcsim.learning.samples import Dataset
+from capcsim.learning.training import TrainingTask, train_all, untrained
+from capcsim.scenario import Models, Scenario
+from capcsim.seeds import Seeds
+
+Build = Callable[..., Scenario]
+
+
+def ensemble_of(scenario: Scenario, dataset: Dataset | None = None) -> Ensemble:
+    def train(tasks: Sequence[TrainingTask], title: str) -> list[Model]:
+        return train_all(tasks, scenario.models, workers=1)
+
+    ensemble = Ensemble(scenario, dataset or load_dataset(scenario.data), Seeds(scenario.seed), train)
+    ensemble.train()
+    return ensemble
+
+
+@pytest.fixture
+def quick(scenario: Build) -> Build:
+    return lambda changes=None: scenario({"models.epochs": 30, "models.kinds": ["logistic"], **(changes or {})})
+
+
+def test_a_virtual_party_chooses_with_a_stronger_model_than_it_votes_with(quick: Build) -> None:
+    ensemble = ensemble_of(quick({"parties.virtual_per_party": 4, "data.train_per_party": 80, "parties.count": 4}))
+    assert ensemble.owners == [0] * 4 + [1] * 4 + [2] * 4 + [3] * 4
+    assert (len(ensemble.voters), len(ensemble.own)) == (16, 2)
+    strong, weak = (
+        [np.mean([ensemble.judge(q, model).accuracy for model in models]) for q, models in found]
+        for found in (
+            [(q, [ensemble.own[q]]) for q in (0, 1)],
+            [(q, ensemble.voters[4 * q : 4 * q + 4]) for q in (0, 1)],
+        )
+    )
+    assert all(np.array(strong) > np.array(weak) + 0.1)
+
+
+def test_one_model_a_party_is_both_its_voter_and_its_own(quick: Build) -> None:
+    ensemble = ensemble_of(quick())
+    assert ensemble.own == ensemble.voters[:2]
+
+
+def test_a_further_round_leaves_out_what_was_asked_and_lets_the_retrained_answer(quick: Build) -> None:
+    ensemble = ensemble_of(quick({"data.pool_per_querier": 60}))
+    nothing = nothing_bought()
+    first = [ensemble.select("entropy", q, 40, nothing, nothing[0]) for q in (0, 1)]
+    bought = [(rows, ensemble.dataset.y[rows]) for rows in first]
+    before = list(ensemble.voters)
+    assert ensemble.adopt(bought) == [0, 1]
+    assert ensemble.voters[:2] == ensemble.own
+    assert [new is old for new, old in zip(ensemble.voters, before, strict=True)] == [False] * 2 + [True] * 6
+    then = ensemble.select("entropy", 0, 20, bought[0], first[0], 1)
+    assert sorted([*first[0], *then]) == sorted(ensemble.parts.pools[0])
+    gains = [ensemble.judge(q, ensemble.own[q]).accuracy - ensemble.judge(q, before[q]).accuracy for q in (0, 1)]
+    assert np.mean(gains) > 0
+
+
+def test_virtual_parties_keep_their_shards_models(quick: Build) -> None:
+    ensemble = ensemble_of(quick({"parties.virtual_per_party": 2}))
+    before = list(ensemble.voters)
+    assert ensemble.adopt([nothing_bought()] * 2) == []
+    assert ensemble.voters == before
+
+
+def test_seeds_of_retraining_differ_and_the_first_is_the_parties_own(quick: Build) -> None:
+    ensemble = ensemble_of(quick({"models.retrainings": 3, "models.kinds": ["mlp"]}))
+    found = ensemble.retrain([nothing_bought()] * 2)
+    assert [len(each) for each in found] == [3, 3]
+    for querier, qualities in enumerate(found):
+        assert qualities[0] == ensemble.judge(querier, ensemble.own[querier])
+        assert len({quality.accuracy for quality in qualities}) > 1
+
+
+def test_a_query_is_imputed_by_the_querying_party(quick: Build) -> None:
+    generator = np.random.default_rng(0)
+    x = generator.random((900, 5)).astype(np.float32)
+    x[generator.random(x.shape) < 0.3] = np.nan
+    holes = Dataset("holes", x, np.arange(900) % 2, 2)
+    ensemble = ensemble_of(quick(), holes)
+    rows = ensemble.parts.evaluations[0]
+    seen = [ensemble.samples(party, rows) for party in (0, 1)]
+    known = ~np.isnan(x[rows])
+    assert all((found[known] == x[rows][known]).all() for found in seen)
+    medians = np.nanmedian(x[ensemble.parts.owned(1)], axis=0)
+    assert (np.where(known, 0, seen[1]) == np.where(known, 0, medians)).all()
+    assert (seen[0] != seen[1]).any()
+
+
+def test_pooling_is_better_than_any_party_and_averaging_comes_near(quick: Build) -> None:
+    changes: dict[str, Any] = {"models.baselines": ["pooling", "fedavg"], "models.fedavg_rounds": 8}
+    wanted = quick({**changes, "models.kinds": ["mlp"]})
+    ensemble = ensemble_of(wanted)
+    found = compare(ensemble, wanted.models, Seeds(1))
+    alone = np.mean([ensemble.judge(q, ensemble.own[q]).accuracy for q in (0, 1)])
+    pooled, averaged = (np.mean([each.accuracy for each in found[name].qualities]) for name in ("pooling", "fedavg"))
+    assert pooled > alone + 0.05
+    assert averaged > alone
+    weights = sum(value.numel() for value in untrained(ensemble.task(0), wanted.models).state_dict().values())
+    assert found["fedavg"].sent_bytes == 2 * 8 * 8 * 4 * weights
+    assert found["pooling"].sent_bytes is None
+
+
+def test_averaging_weighs_by_samples_and_covers_running_statistics() -> None:
+    from capcsim.learning.baselines import _mean
+
+    generator = np.random.default_rng(0)
+    x = generator.random((12, 1, 8, 8)).astype(np.float32)
+    models = Models(epochs=1, width=0.05, fedavg_rounds=1, batch_size=4)
+    tasks = [TrainingTask("vgg-5", x[a:b], np.arange(b - a) % 2, 3, 1) for a, b in ((0, 4), (4, 12))]
+    one, two = (untrained(task, models).state_dict() for task in tasks)
+    two = {name: value + 3 for name, value in two.items()}
+    mixed = _mean([one, two], [4, 8])
+    assert all(
+        np.allclose(mixed[name], one[name].double() + 2, atol=1e-5) for name in one if one[name].is_floating_point()
+    )
+    federated = federated_averaging(tasks, models, Seeds(0))
+    assert not np.allclose(federated.model.state_dict()["1.running_mean"], 0)
+    assert not (federated.model.predict(x) == 2).any(), "nobody has class 2"
+
+
+@pytest.mark.parametrize("kinds", [["logistic", "mlp"], ["random-forest"]])
+def test_averaging_needs_one_kind_of_network(quick: Build, kinds: list[str]) -> None:
+    wanted = quick({"models.kinds": kinds, "models.baselines": ["fedavg"]})
+    found = compare(ensemble_of(wanted), wanted.models, Seeds(1))["fedavg"]
+    assert found.qualities == ()
+    assert "one kind of network" in found.note
+
+
+def test_pooled_samples_are_everybodys(quick: Build) -> None:
+    ensemble = ensemble_of(quick())
+    tasks = [ensemble.task(party) for party in range(8)]
+    pooled = pooled_task(tasks, tasks[3])
+    assert len(pooled.y) == 8 * 40
+    assert (pooled.x[40:80] == tasks[1].x).all()

@@ -1,0 +1,143 @@
+"""The paper's experiments, on so few and small models that they take seconds."""
+
+import argparse
+import importlib
+import json
+import os
+import subprocess
+import sys
+from dataclasses import replace
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import pyarrow.parquet as pq
+import pytest
+
+from capcsim.learning.datasets import Dataset, load_dataset
+from capcsim.scenario import Data
+
+FOLDER = Path(os.environ.get("CAPCSIM_DATA", "/nonexistent"))
+needs_mnist = pytest.mark.skipif(
+    not (FOLDER / "mnist.npz").exists(), reason="CAPCSIM_DATA names no folder with mnist.npz"
+)
+EXPERIMENTS = Path(__file__).parents[2] / "benchmarks" / "experiments"
+
+
+@pytest.fixture(scope="module")
+def some_digits() -> Dataset | None:
+    """The first of MNIST's training and test images: reading all of them takes longer than the rest."""
+    if not (FOLDER / "mnist.npz").exists():
+        return None
+    whole = load_dataset(Data(source="mnist", folder=FOLDER, train_per_party=1, pool_per_querier=1, evaluation=1))
+    rows = np.r_[:2000, 60_000:60_600]
+    return replace(whole, x=whole.x[rows], y=whole.y[rows], training=2000)
+
+
+@pytest.fixture
+def common(monkeypatch: pytest.MonkeyPatch, some_digits: Dataset | None) -> Any:
+    monkeypatch.syspath_prepend(str(EXPERIMENTS))
+    import common
+
+    monkeypatch.setattr(common, "load_dataset", lambda data: some_digits)
+    return common
+
+
+@pytest.fixture
+def tiny(common: Any) -> Any:
+    sizes = {"parties": 7, "train_per_party": 60, "pool": 40, "evaluation": 200, "labels": 12, "epochs": 5}
+    return replace(common.SETTINGS["mnist"], **sizes, width=0.2, retrainings=2, sigma=2.0, epsilon=10.0)
+
+
+@pytest.fixture
+def work(common: Any, tiny: Any, tmp_path: Path) -> Any:
+    arguments = argparse.Namespace(data=None, workers=1, cache=tmp_path / "cache", arithmetic="float", output=tmp_path)
+    return common.Collaboration(tiny, 3, arguments)
+
+
+@needs_mnist
+def test_labels_are_the_noisy_argmax_of_votes_that_are_saved(work: Any, tmp_path: Path) -> None:
+    asked = work.select("random", 12)
+    votes = work.vote(asked)
+    assert [cast.shape for cast in votes] == [(7, 12)] * 3
+    for querier, cast in enumerate(votes):
+        assert (cast[querier] == -1).all(), "nobody answers its own query"
+        counts = work.counts(cast)
+        assert (counts.sum(axis=1) == 6).all()
+        model = work.ensemble.voters[6]
+        assert (cast[6] == model.predict(work.ensemble.samples(querier, asked[querier]))).all()
+    quiet = work.labels(votes, 0.01)
+    assert all((found == work.counts(cast).argmax(axis=1)).all() for found, cast in zip(quiet, votes, strict=True))
+    assert all((a == b).all() for a, b in zip(work.labels(votes, 3.0), work.labels(votes, 3.0), strict=True))
+    assert any((a != b).any() for a, b in zip(work.labels(votes, 3.0), work.labels(votes, 3.0, 1), strict=True))
+    table = pq.read_table(tmp_path / work.save_votes("test", votes)).to_pylist()
+    assert len(table) == 3 * 12 * 6
+    for row in table[::17]:
+        assert votes[row["querier"]][row["voter"], row["query"]] == row["vote"]
+        assert row["party"] == row["voter"] != row["querier"]
+
+
+@needs_mnist
+def test_the_integer_reference_votes_like_the_models(work: Any) -> None:
+    asked = work.select("margin", 12)
+    votes = work.vote(asked)
+    work.arguments.arithmetic = "integer"
+    exact = work.vote(asked)
+    assert np.mean([(a == b).mean() for a, b in zip(votes, exact, strict=True)]) > 0.97
+
+
+@needs_mnist
+def test_gains_are_those_of_the_first_labels(work: Any) -> None:
+    asked = work.select("entropy", 12)
+    votes = work.vote(asked)
+    truth = [work.ensemble.dataset.y[rows] for rows in asked]
+    assert work.right(asked, truth) == 1
+    none, few = work.retrain(asked, truth, 0), work.retrain(asked, truth, 5)
+    assert [len(found) for found in few] == [2, 2, 2]
+    assert none[0][0] == work.ensemble.judge(0, work.ensemble.own[0])
+    assert none != few
+    affordable = work.affordable(votes)["data-independent"]
+    assert work.epsilon(affordable) <= 10.0
+    assert affordable == 12 or work.epsilon(affordable + 1) > 10.0
+
+
+def test_other_parties_share_the_same_data(common: Any) -> None:
+    for parties, each in ((150, 400), (250, 240), (400, 150)):
+        setting = common.with_parties(common.SETTINGS["mnist"], parties)
+        assert (setting.parties, setting.train_per_party) == (parties, each)
+
+
+def test_a_missing_set_is_one_line(tmp_path: Path) -> None:
+    command = [sys.executable, str(EXPERIMENTS / "fig8.py"), "--data", str(tmp_path), "--output", str(tmp_path / "o")]
+    done = subprocess.run([*command, "--quick"], capture_output=True, text=True, check=False)
+    assert done.returncode == 2
+    last = done.stderr.strip().splitlines()[-1]
+    assert last.startswith("fig8.py: data.source = 'mnist': ")
+    assert "Traceback" not in done.stderr
+
+
+@needs_mnist
+@pytest.mark.parametrize(
+    ("figure", "options"),
+    [("fig8", ["--mixed"]), ("fig10", []), ("fig11", []), ("fig12", ["--counts", "6"])],
+)
+def test_one_command_leaves_json_a_picture_rows_and_the_votes(
+    common: Any,
+    tiny: Any,
+    figure: str,
+    options: list[str],
+    tmp_path: Path,
+    monkeypatch: pytest.MonkeyPatch,
+    capsys: pytest.CaptureFixture[str],
+) -> None:
+    monkeypatch.setitem(common.SETTINGS, "mnist", replace(tiny, parties=6, retrainings=1, labels=6))
+    monkeypatch.setattr(sys, "argv", [figure, *options, "--json", "--workers", "1", "--output", str(tmp_path)])
+    importlib.import_module(figure).main()
+    found = json.loads(capsys.readouterr().out)
+    assert (found["figure"], found["setting"]["labels"]) == (figure, 6)
+    assert json.loads((tmp_path / f"{figure}.json").read_text()) == found
+    assert (tmp_path / f"{figure}.png").stat().st_size > 10_000
+    rows = (tmp_path / f"{figure}.md").read_text().splitlines()
+    assert len(rows) >= 3
+    assert len({row.count("|") for row in rows}) == 1, "every row has as many cells as the heading"
+    assert list(tmp_path.glob(f"votes-{figure}*.parquet"))
