@@ -57,6 +57,7 @@ class Data(Section):
     weak_ratio: Annotated[float, Field(ge=0, le=1, strict=True)] = Field(
         0.1, description="share of the weak classes' training samples that is left"
     )
+    weak_parties: Literal["queriers", "all"] = Field("queriers", description="whose weak classes are weak")
     train_per_party: Count | None = Field(None, description="labelled samples that each party owns")
     pool_per_querier: Count = Field(description="unlabelled samples that each querying party may ask about")
     evaluation: Count = Field(description="samples kept apart to measure accuracy")

@@ -1,6 +1,6 @@
 """What the paper's experiments share: settings, one collaboration without cryptography, files, pictures.
 
-Votes come from the models in floating point, or with --arithmetic integer from the protocol's own reference. Noise
+Votes are those of the protocol's own integer reference, which an exact backend equals bit for bit. Noise
 has the law of the discrete Gaussian that a run adds and is seeded, so that results repeat; epsilon is that of real
 noise. Models are kept by content: a second run trains nothing.
 """
@@ -9,7 +9,8 @@ import argparse
 import json
 import sys
 import time
-from collections.abc import Callable, Sequence
+from collections import Counter
+from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass, field, replace
 from functools import cached_property
 from pathlib import Path
@@ -21,6 +22,7 @@ import pyarrow as pa
 import pyarrow.parquet as pq
 from matplotlib.figure import Figure
 from numpy.typing import NDArray
+from threadpoolctl import threadpool_limits
 
 from capcsim.costs.cache import host, versions
 from capcsim.errors import CapcsimError
@@ -30,11 +32,13 @@ from capcsim.learning.datasets import load_dataset
 from capcsim.learning.ensemble import Bought, Ensemble, nothing_bought
 from capcsim.learning.metrics import Quality
 from capcsim.learning.models import Model
+from capcsim.learning.parallel import run_all
 from capcsim.learning.training import TrainingTask, train_all
-from capcsim.privacy.accountant import Accountant
-from capcsim.privacy.mechanisms import GNMax
+from capcsim.privacy.accountant import ANALYSES, Analysis
+from capcsim.privacy.mechanisms import Event, GNMax, NoiseKind
 from capcsim.privacy.noise import simulated_noise
-from capcsim.record import TABLES
+from capcsim.privacy.theorem6 import log_q
+from capcsim.privacy.votes import TRUE_LABEL
 from capcsim.scenario import Scenario, Selection, parse_scenario
 from capcsim.seeds import Seeds
 
@@ -103,16 +107,10 @@ SETTINGS = {
 }
 
 
-Analysis = Callable[[NDArray[np.int64], GNMax, float, float], int]
-
-
-def data_independent(counts: NDArray[np.int64], mechanism: GNMax, delta: float, budget: float) -> int:
-    """Labels that a budget buys, whatever the votes int64[n, C] are."""
-    return Accountant(mechanism, delta).affordable(budget, len(counts))
-
-
-ANALYSES: dict[str, Analysis] = {"data-independent": data_independent}
-"""By name, how many of the queries with these vote counts a budget pays for, in their order."""
+Samples = list[NDArray[np.int64]]
+"""Of each querying party."""
+Counts = NDArray[np.int64]
+"""Votes for each class on each query, int64[n, C]."""
 
 
 @dataclass
@@ -122,7 +120,7 @@ class Collaboration:
     setting: Setting
     seed: int
     arguments: argparse.Namespace
-    skewed: bool = False
+    weak_parties: str = ""
     kinds: tuple[str, ...] = ()
     trained_s: float = 0.0
     votes: dict[str, list[NDArray[np.int8]]] = field(default_factory=dict)
@@ -131,7 +129,10 @@ class Collaboration:
     def scenario(self) -> Scenario:
         """The setting as a scenario; what concerns costs is never used."""
         setting, access = self.setting, {"up_bps": 1e9, "down_bps": 1e9}
-        weak = {"weak_classes": list(setting.weak_classes), "weak_ratio": setting.weak_ratio} if self.skewed else {}
+        weak: dict[str, Any] = {}
+        if self.weak_parties:
+            weak = {"weak_classes": list(setting.weak_classes), "weak_ratio": setting.weak_ratio}
+            weak["weak_parties"] = self.weak_parties
         return parse_scenario(
             {
                 "title": "experiment",
@@ -192,18 +193,23 @@ class Collaboration:
         inputs = [ensemble.samples(querier, rows) for querier, rows in enumerate(asked)]
         everything = np.concatenate(inputs)
         ends = np.cumsum([len(rows) for rows in asked])[:-1]
-        labels = np.stack([self._labels(model, everything) for model in ensemble.voters]).astype(np.int8)
+        jobs = ((model.estimator, everything) for model in ensemble.voters)
+        labels = np.stack(list(run_all(labels_of_model, jobs, workers=self.arguments.workers)))
         for querier, votes in enumerate(np.split(labels, ends, axis=1)):
             votes = votes.copy()
             votes[np.array(ensemble.owners) == querier] = -1
             cast.append(votes)
         return cast
 
-    def _labels(self, model: Model, x: NDArray[np.float32]) -> NDArray[np.int64]:
-        if self.arguments.arithmetic == "float":
-            return model.predict(x)
-        network = compile_model(model.estimator)
-        return network.evaluate(network.encode(x)).argmax(axis=1)
+    def vote_once(self, selections: Sequence[Selection]) -> Iterator[tuple[Selection, Samples, list[NDArray[np.int8]]]]:
+        """The whole pools in the order of each way of selecting, and the votes on them, cast once."""
+        pools = self.ensemble.parts.pools
+        cast, place = self.vote(pools), np.zeros(len(self.ensemble.dataset.y), np.int64)
+        for pool in pools:
+            place[pool] = np.arange(len(pool))
+        for selection in selections:
+            asked = self.select(selection, self.setting.pool)
+            yield selection, asked, [votes[:, place[rows]] for votes, rows in zip(cast, asked, strict=True)]
 
     def labels(self, votes: Sequence[NDArray[np.int8]], sigma: float, draw: int = 0) -> list[NDArray[np.int64]]:
         """The noisy argmax of the votes on every query; the lowest class wins a tie."""
@@ -214,7 +220,7 @@ class Collaboration:
             found.append((counts + simulated_noise(GNMax(sigma), counts.shape, generator)).argmax(axis=1))
         return found
 
-    def counts(self, votes: NDArray[np.int8]) -> NDArray[np.int64]:
+    def counts(self, votes: NDArray[np.int8]) -> Counts:
         """Votes for each class: int64[n, C]."""
         return np.stack([(votes == label).sum(axis=0) for label in range(self.ensemble.dataset.classes)], axis=1)
 
@@ -231,33 +237,51 @@ class Collaboration:
         return self.ensemble.retrain(bought, f"retraining with {count} labels")
 
     def affordable(self, votes: Sequence[NDArray[np.int8]]) -> dict[str, int]:
-        """By analysis, the labels that the paper's epsilon buys every querying party."""
-        setting, mechanism = self.setting, GNMax(self.setting.sigma)
+        """By analysis, the labels that the paper's epsilon buys every querying party, of the queries voted on."""
         return {
-            name: min(analysis(self.counts(cast), mechanism, setting.delta, setting.epsilon) for cast in votes)
+            name: min(self._affordable(analysis, self.counts(cast)) for cast in votes)
             for name, analysis in ANALYSES.items()
         }
 
-    def epsilon(self, labels: int, sigma: float | None = None) -> float:
-        """What so many labels cost, whatever the votes are."""
-        return Accountant(GNMax(sigma or self.setting.sigma), self.setting.delta).epsilon(labels)
+    def _affordable(self, analysis: type[Analysis], counts: Counts) -> int:
+        setting = self.setting
+        low, high = 0, len(counts) + 1
+        while high - low > 1:
+            middle = (low + high) // 2
+            fits = self._epsilon(analysis, counts[:middle]) <= setting.epsilon
+            low, high = (middle, high) if fits else (low, middle)
+        return low
 
-    def save_votes(self, name: str, votes: Sequence[NDArray[np.int8]]) -> str:
-        """The votes as a table like a run's, so that privacy can be accounted again without training."""
-        rows = [
-            np.stack([np.full(cast.size, querier), *(axis.ravel() for axis in np.indices(cast.shape)[::-1])])
-            for querier, cast in enumerate(votes)
-        ]
-        querier, query, voter = np.concatenate(rows, axis=1)
-        vote = np.concatenate([cast.ravel() for cast in votes])
-        owners = np.array(self.ensemble.owners)[voter]
-        columns = {"querier": querier, "query": query, "voter": voter, "party": owners, "vote": vote}
-        there = vote >= 0
-        schema = pa.schema(TABLES["votes"])
-        table = pa.table({key: value[there] for key, value in columns.items()}, schema=schema)
-        path = self.arguments.output / f"votes-{name}-seed{self.seed}.parquet"
-        pq.write_table(table, path)
-        return path.name
+    def epsilons(self, votes: Sequence[NDArray[np.int8]], labels: int, sigma: float | None = None) -> dict[str, float]:
+        """By analysis, what each querying party's first so many labels cost; the largest of them."""
+        return {
+            name: max(self._epsilon(analysis, self.counts(cast)[:labels], sigma) for cast in votes)
+            for name, analysis in ANALYSES.items()
+        }
+
+    def _epsilon(self, analysis: type[Analysis], counts: Counts, sigma: float | None = None) -> float:
+        mechanism = GNMax(sigma or self.setting.sigma)
+        if not len(counts):
+            return 0.0
+        logs = log_q(counts, mechanism, NoiseKind.DISCRETE)
+        return analysis(mechanism, self.setting.delta).epsilon_of(Counter(Event(log_q=float(log)) for log in logs))
+
+    def save_votes(self, name: str, asked: Sequence[NDArray[np.int64]], votes: Sequence[NDArray[np.int8]]) -> list[str]:
+        """One file of counts a querying party, as `capcsim account` and `capcsim tune` read them; their names."""
+        names = []
+        for querier, (rows, cast) in enumerate(zip(asked, votes, strict=True)):
+            columns = {str(label): column for label, column in enumerate(self.counts(cast).T)}
+            path = self.arguments.output / f"votes-{name}-seed{self.seed}-querier{querier}.parquet"
+            pq.write_table(pa.table({**columns, TRUE_LABEL: self.ensemble.dataset.y[rows]}), path)
+            names.append(path.name)
+        return names
+
+
+def labels_of_model(estimator: Any, x: NDArray[np.float32]) -> NDArray[np.int8]:
+    """What a model answers, by the protocol's integer reference: int8[n]."""
+    with threadpool_limits(1):
+        network = compile_model(estimator)
+        return network.evaluate(network.encode(x)).argmax(axis=1).astype(np.int8)
 
 
 def parser(doc: str | None, datasets: Sequence[str] = tuple(SETTINGS)) -> argparse.ArgumentParser:
@@ -276,7 +300,6 @@ def parser(doc: str | None, datasets: Sequence[str] = tuple(SETTINGS)) -> argpar
     made.add_argument("--labels", type=int, help="labels in place of the paper's number")
     made.add_argument("--selection", choices=SELECTIONS)
     made.add_argument("--epochs", type=int, help="of training; fewer make weaker models")
-    made.add_argument("--arithmetic", choices=("float", "integer"), default="float", help="of the votes")
     return made
 
 
@@ -355,6 +378,17 @@ def points(value: float | dict[str, Any] | None) -> str:
         tail = "" if value["deviation"] is None else f" +- {100 * value['deviation']:.2f}"
         return f"{100 * value['mean']:+.2f}{tail}"
     return f"{100 * value:+.2f}"
+
+
+def epsilons(found: Sequence[dict[str, float]]) -> str:
+    """Epsilon by each analysis, the mean over whole runs."""
+    return ", ".join(f"{fmean(each[name] for each in found):.2f}" for name in found[0])
+
+
+def labels_of(runs: Sequence[dict[str, Any]]) -> str:
+    """How many labels each querying party bought, in whichever run."""
+    counts = [run["labels"] for run in runs]
+    return str(counts[0]) if len(set(counts)) == 1 else f"{min(counts)} to {max(counts)}"
 
 
 def command(main: Callable[[], None]) -> None:

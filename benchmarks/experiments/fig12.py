@@ -10,8 +10,10 @@ from typing import Any
 
 from common import (
     AFTER,
+    BEFORE,
     Collaboration,
     command,
+    epsilons,
     finish,
     parser,
     points,
@@ -59,15 +61,68 @@ def run_one(work: Collaboration, loss: float) -> dict[str, Any]:
         "seed": work.seed,
         "parties": setting.parties,
         "train_per_party": setting.train_per_party,
-        "votes": work.save_votes(f"fig12-k{setting.parties}", votes),
+        "votes": work.save_votes(f"fig12-k{setting.parties}", asked, votes),
         "sigma": sigma,
         "label_accuracy": right,
-        "best_epsilon_data_independent": work.epsilon(setting.labels, sigma),
+        "best_epsilon": work.epsilons(votes, setting.labels, sigma),
         "accuracy_before": fmean(pooled(before)),
         "accuracy_after": fmean(pooled(after)),
         "gain": spread([new - old for new, old in zip(pooled(after), pooled(before), strict=True)]),
         "trained_s": work.trained_s,
     }
+
+
+def rows_of(runs: list[dict[str, Any]], counts: list[int], dataset: str, labels: int) -> list[str]:
+    """A line for each number of parties."""
+    rows = [
+        "| K | samples each | best sigma | label acc. |"
+        f" best epsilon of {labels} labels: data-independent, Theorem 6 | paper's | before | after | gain, points |"
+        " paper's |",
+        "|---|---|---|---|---|---|---|---|---|---|",
+    ]
+    for count in counts:
+        of = [run for run in runs if run["parties"] == count]
+        gain, epsilon = PAPER.get(dataset, {}).get(count, (None, None))
+        mean = {key: fmean(run[key] for run in of) for key, value in of[0].items() if isinstance(value, float)}
+        cells = [
+            str(count),
+            str(of[0]["train_per_party"]),
+            f"{mean['sigma']:g}",
+            f"{mean['label_accuracy']:.3f}",
+            epsilons([run["best_epsilon"] for run in of]),
+            "-" if epsilon is None else f"{epsilon:.2f}",
+            f"{mean['accuracy_before']:.4f}",
+            f"{mean['accuracy_after']:.4f}",
+            points(spread([value for run in of for value in run["gain"]["values"]])),
+            points(gain),
+        ]
+        rows.append(f"| {' | '.join(cells)} |")
+    return rows
+
+
+def draw(runs: list[dict[str, Any]], counts: list[int], known: dict[int, tuple[float, float]], title: str) -> Figure:
+    """Gain, and best epsilon, against the number of parties, with what is `known` from the paper."""
+    figure = Figure(figsize=(9, 4), layout="constrained")
+    left, right = figure.subplots(1, 2)
+    by_count = [[run for run in runs if run["parties"] == count] for count in counts]
+    theirs = [count for count in counts if count in known]
+    left.plot(
+        counts, [100 * fmean(run["gain"]["mean"] for run in of) for of in by_count], "o-", color=AFTER, label="ours"
+    )
+    for name, style in zip(runs[0]["best_epsilon"], ("o-", "o--"), strict=True):
+        values = [fmean(run["best_epsilon"][name] for run in of) for of in by_count]
+        right.plot(counts, values, style, color=AFTER, label=f"ours, {name}")
+    for place, (axes, factor) in enumerate(((left, 100), (right, 1))):
+        if theirs:
+            values = [factor * known[count][place] for count in theirs]
+            axes.plot(theirs, values, "s-", color=BEFORE, label="the paper")
+        axes.set_xlabel("parties")
+        axes.set_ylim(bottom=0)
+        axes.legend()
+    left.set_ylabel("gain in accuracy, points")
+    right.set_ylabel("best epsilon")
+    left.set_title(title, loc="left")
+    return figure
 
 
 def main() -> None:
@@ -78,58 +133,23 @@ def main() -> None:
     setting = setting_of(arguments)
     started_s = start(arguments, f"fig12-{arguments.dataset}")
     counts = list(map(int, (arguments.counts or ("20,40" if arguments.quick else "150,200,250,300,400")).split(",")))
-    runs, note = [], ""
+    runs = []
     for count in counts:
         for seed in range(1, arguments.seeds + 1):
             say(f"K = {count}, seed {seed}")
             work = Collaboration(with_parties(setting, count), seed, arguments)
             runs.append(run_one(work, arguments.loss))
-            note = work.ensemble.dataset.note
-    rows = [
-        "| K | samples each | best sigma | label acc. |"
-        f" epsilon of {setting.labels} labels (data-independent) | paper's | before | after | gain, points | paper's |",
-        "|---|---|---|---|---|---|---|---|---|---|",
-    ]
-    for count in counts:
-        of = [run for run in runs if run["parties"] == count]
-        gain, epsilon = PAPER.get(arguments.dataset, {}).get(count, (None, None))
-        mean = {key: fmean(run[key] for run in of) for key, value in of[0].items() if isinstance(value, float)}
-        cells = [
-            str(count),
-            str(of[0]["train_per_party"]),
-            f"{mean['sigma']:g}",
-            f"{mean['label_accuracy']:.3f}",
-            f"{mean['best_epsilon_data_independent']:.2f}",
-            "-" if epsilon is None else f"{epsilon:.2f}",
-            f"{mean['accuracy_before']:.4f}",
-            f"{mean['accuracy_after']:.4f}",
-            points(spread([value for run in of for value in run["gain"]["values"]])),
-            points(gain),
-        ]
-        rows.append(f"| {' | '.join(cells)} |")
-    figure = Figure(figsize=(9, 4), layout="constrained")
-    for axes, key, label in zip(
-        figure.subplots(1, 2), ("gain", "best_epsilon_data_independent"), ("gain, points", "best epsilon"), strict=True
-    ):
-        values = [
-            [run[key]["mean"] * 100 if key == "gain" else run[key] for run in runs if run["parties"] == k]
-            for k in counts
-        ]
-        axes.plot(counts, [fmean(found) for found in values], marker="o", color=AFTER, label="ours")
-        known = PAPER.get(arguments.dataset, {}) if not arguments.quick else {}
-        theirs = [known[k][0] * 100 if key == "gain" else known[k][1] for k in counts if k in known]
-        axes.plot([k for k in counts if k in known], theirs, marker="s", color="#9aa5b1", label="the paper")
-        axes.set_xlabel("parties")
-        axes.set_ylabel(label)
-        axes.legend()
     found = {
         "dataset": arguments.dataset,
-        "data_note": note,
+        "data_note": work.ensemble.dataset.note,
         "setting": setting.__dict__,
         "loss": arguments.loss,
         "paper": PAPER.get(arguments.dataset, {}),
         "runs": runs,
     }
+    known = PAPER.get(arguments.dataset, {}) if not arguments.quick else {}
+    figure = draw(runs, counts, known, f"{arguments.dataset}, {setting.labels} labels")
+    rows = rows_of(runs, counts, arguments.dataset, setting.labels)
     finish(arguments, "fig12", found, figure, rows, started_s)
 
 

@@ -48,7 +48,8 @@ def partition(dataset: Dataset, data: Data, parties: Parties, seeds: Seeds) -> P
             else _dirichlet(dataset, data, training, sizes, seeds)
         )
         evaluations = [evaluation] * parties.queriers
-    owned = [_weakened(dataset, data, rows, seeds, party) for party, rows in enumerate(owned)]
+    weak = parties.count if data.weak_parties == "all" else parties.queriers
+    owned[:weak] = [_weakened(dataset, data, rows, seeds, party) for party, rows in enumerate(owned[:weak])]
     _check_owned(dataset, data, parties, owned)
     shards = tuple(tuple(np.array_split(rows, parties.virtual_per_party)) for rows in owned)
     return Partition(shards, tuple(pools), tuple(evaluations))
@@ -153,7 +154,10 @@ def _by_site(
 
 
 def _weakened(dataset: Dataset, data: Data, rows: Indices, seeds: Seeds, party: int) -> Indices:
-    """A party's samples with only weak_ratio of each weak class left (paper, appendix F.1)."""
+    """A party's samples with only weak_ratio of each weak class left (paper, section 4.2 and appendix F.1).
+
+    The paper does not say whose; its authors' code weakens the querying parties only.
+    """
     if not data.weak_classes:
         return rows
     if max(data.weak_classes) >= dataset.classes:

@@ -63,7 +63,7 @@ def test_sizes_spread_by_as_much_as_asked_and_keep_their_total() -> None:
 
 
 def test_weak_classes_lose_most_of_their_training_samples_and_no_others() -> None:
-    normal, weak = parts_of(), parts_of(weak_classes=(1, 2), weak_ratio=0.1)
+    normal, weak = parts_of(), parts_of(weak_classes=(1, 2), weak_ratio=0.1, weak_parties="all")
     before, after = classes_of(normal), classes_of(weak)
     rest = [0, *range(3, 10)]
     assert (before[:, rest] == after[:, rest]).all()
@@ -72,6 +72,12 @@ def test_weak_classes_lose_most_of_their_training_samples_and_no_others() -> Non
     assert all((a == b).all() for a, b in zip(normal.pools, weak.pools, strict=True))
     assert (normal.evaluations[0] == weak.evaluations[0]).all()
     assert_disjoint(weak)
+
+
+def test_weak_are_the_querying_parties_unless_all_are_said_to_be() -> None:
+    before, after = classes_of(parts_of()), classes_of(parts_of(weak_classes=(1, 2), weak_ratio=0.0))
+    assert (after[:2, [1, 2]] == 0).all()
+    assert (after[2:] == before[2:]).all()
 
 
 def test_a_test_part_gives_pools_and_evaluation_and_no_training_sample() -> None:
@@ -108,7 +114,7 @@ def test_sites_keep_their_own_samples() -> None:
     ("changes", "says"),
     [
         ({"weak_classes": (10,)}, r"data\.weak_classes = \[10\]: classes of digits: 0 to 9"),
-        ({"weak_classes": (3,), "weak_ratio": 0.0}, "nobody holds class 3"),
+        ({"weak_classes": (3,), "weak_ratio": 0.0, "weak_parties": "all"}, "nobody holds class 3"),
         ({"weak_classes": tuple(range(9)), "weak_ratio": 0.1, "virtual": 30}, "the number of samples that party"),
     ],
 )
