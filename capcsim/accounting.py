@@ -17,7 +17,8 @@ from capcsim.privacy.votes import VoteCounts, read_votes
 from capcsim.protocol import mechanism_of
 from capcsim.record import Record
 from capcsim.report.privacy import draw_accuracy, draw_epsilon
-from capcsim.scenario import NOISE_KEYS, parse_scenario
+from capcsim.scenario import NOISE_KEYS
+from capcsim.scenario_files import parse_scenario
 
 MOST_LABELS = 1 << 15
 Choice = TypeVar("Choice", Adjacency, NoiseKind)

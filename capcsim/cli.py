@@ -11,13 +11,13 @@ from contextlib import closing
 from datetime import datetime
 from itertools import count
 from pathlib import Path
-from typing import Annotated, Any, Literal, TypeAlias
+from typing import Annotated, Any, Literal
 
 import typer
-from rich.console import Console
 from rich.markup import escape
 from rich.text import Text
 
+from capcsim.console import Stages, capabilities_row, err, out, print_json, show_account, show_profile, show_record
 from capcsim.errors import CapcsimError, RecordError
 
 app = typer.Typer(
@@ -28,9 +28,19 @@ app = typer.Typer(
     pretty_exceptions_enable=False,
     context_settings={"help_option_names": ["-h", "--help"]},
 )
-out, err = Console(), Console(stderr=True)
 
-Engine: TypeAlias = Literal["loky", "dask", "ray"]
+Workers = Annotated[int, typer.Option(min=1, help="Processes that train. Results do not depend on it.")]
+EngineName = Annotated[
+    Literal["loky", "dask", "ray"], typer.Option("--engine", help="What runs the training processes: joblib's.")
+]
+Overrides = Annotated[
+    list[str] | None, typer.Option("--set", metavar="A.B=V", help="Override a key; A.B= removes it. May be repeated.")
+]
+Seed = Annotated[int | None, typer.Option(help="Override the scenario's seed.")]
+Measure = Annotated[bool, typer.Option("--measure", help="Measure afresh; use no earlier transcript.")]
+DataFolder = Annotated[
+    Path | None, typer.Option("--data", metavar="DIR", help="Where named data sets lie; else CAPCSIM_DATA.")
+]
 JsonFlag = Annotated[bool, typer.Option("--json", help="Print one JSON object and nothing else.")]
 ScenarioName = Annotated[str, typer.Argument(help="A TOML file, or one that ships: digits, heart, hospitals, smoke.")]
 
@@ -52,19 +62,12 @@ def main() -> None:
 def run(
     scenario: ScenarioName,
     backend: Annotated[str | None, typer.Option(help="Use this backend.")] = None,
-    overrides: Annotated[
-        list[str] | None,
-        typer.Option("--set", metavar="A.B=V", help="Override a key; A.B= removes it. May be repeated."),
-    ] = None,
-    seed: Annotated[int | None, typer.Option(help="Override the scenario's seed.")] = None,
-    measure: Annotated[bool, typer.Option("--measure", help="Measure afresh; use no earlier transcript.")] = False,
-    workers: Annotated[int, typer.Option(min=1, help="Processes that train. Results do not depend on it.")] = 1,
-    engine: Annotated[
-        Engine, typer.Option(help="What runs the training processes: joblib's loky, dask or ray.")
-    ] = "loky",
-    data: Annotated[
-        Path | None, typer.Option("--data", metavar="DIR", help="Where named data sets lie; else CAPCSIM_DATA.")
-    ] = None,
+    overrides: Overrides = None,
+    seed: Seed = None,
+    measure: Measure = False,
+    workers: Workers = 1,
+    engine: EngineName = "loky",
+    data: DataFolder = None,
     folder: Annotated[
         Path | None, typer.Option("-o", "--output", help="The run's directory; an unfinished run in it is resumed.")
     ] = None,
@@ -72,11 +75,11 @@ def run(
 ) -> None:
     """Run a scenario: train, collaborate, simulate, retrain; leaves a record and a report."""
     from capcsim.run import run_scenario
-    from capcsim.scenario import load_scenario
+    from capcsim.scenario_files import load_scenario
 
     wanted = load_scenario(scenario, overrides or (), seed=seed, backend=backend, folder=data)
     where = folder or _new_folder(Path(scenario).stem)
-    with _Stages(quiet=as_json) as stages:
+    with Stages(quiet=as_json) as stages:
         stages.heading = f"run's directory: {where}"
         try:
             record = run_scenario(wanted, where, measure=measure, workers=workers, engine=engine, progress=stages)
@@ -89,7 +92,7 @@ def run(
             raise
         stages.stage("drawing", 1)
         _write_report(record)
-    _show_record(record, as_json)
+    show_record(record, as_json)
 
 
 @app.command()
@@ -103,7 +106,7 @@ def report(
     if not record.complete:
         raise RecordError(f"{folder}: the run did not end; finish it with: capcsim run SCENARIO -o {folder}")
     _write_report(record)
-    _show_record(record, as_json)
+    show_record(record, as_json)
 
 
 @app.command()
@@ -115,14 +118,14 @@ def backends(as_json: JsonFlag = False) -> None:
     found = [registry.status(name) for name in registry.names()]
     missing = registry.missing_requirements()
     if as_json:
-        rows = [{**_capabilities(status), "name": status.name, "available": status.available} for status in found]
-        _print_json({"backends": rows, "missing_requirements": list(missing)})
+        rows = [{**capabilities_row(status), "name": status.name, "available": status.available} for status in found]
+        print_json({"backends": rows, "missing_requirements": list(missing)})
         return
     table = new_table()
     for column in ("backend", "security", "exact", "argmax, release", "package", "state"):
         table.add_column(column)
     for status in found:
-        row = _capabilities(status)
+        row = capabilities_row(status)
         state = "ready" if status.available else escape(f"{row['problem']}: {status.install}")
         voting = " / ".join(dict.fromkeys((row["argmax"], row["release"])))
         exact = {True: "yes", False: "no", None: ""}[row["exact"]]
@@ -148,7 +151,7 @@ def check(
     passed = all(result.passed for result in results)
     if as_json:
         rows = [{"name": r.name, "passed": r.passed, "detail": r.detail} for r in results]
-        _print_json({"backend": name, "passed": passed, "checks": rows})
+        print_json({"backend": name, "passed": passed, "checks": rows})
     if not passed:
         raise typer.Exit(1)
 
@@ -180,13 +183,13 @@ def profile(
     if kind is None:
         raise InputError(f"--model {model}: choose one of {', '.join(get_args(NetworkKind))}")
     built = build_model(kind, usual_input_shape(kind), 10, (100,), seed=0)
-    with _Stages(quiet=as_json) as stages, closing(chosen):
+    with Stages(quiet=as_json) as stages, closing(chosen):
         advance = stages.stage("measuring", repeats + 1)
         found = measure_steps(chosen, built, model, batch=batch, repeats=repeats, advance=advance)
     if as_json:
-        _print_json(found)
+        print_json(found)
     else:
-        _show_profile(found)
+        show_profile(found)
 
 
 @app.command()
@@ -198,14 +201,13 @@ def compare(
     networks: Annotated[
         str, typer.Option(help="Besides the scenario's own: some of lan, wan, far, slow.")
     ] = "lan,wan,far,slow",
-    overrides: Annotated[
-        list[str] | None,
-        typer.Option("--set", metavar="A.B=V", help="Override a key; A.B= removes it. May be repeated."),
-    ] = None,
-    seed: Annotated[int | None, typer.Option(help="Override the scenario's seed.")] = None,
+    overrides: Overrides = None,
+    seed: Seed = None,
     repeats: Annotated[int, typer.Option(min=1, help="Timed runs of each step after the warm-up.")] = 5,
-    measure: Annotated[bool, typer.Option("--measure", help="Measure afresh; use no earlier transcript.")] = False,
-    workers: Annotated[int, typer.Option(min=1, help="Processes that train. Results do not depend on it.")] = 1,
+    measure: Measure = False,
+    workers: Workers = 1,
+    engine: EngineName = "loky",
+    data: DataFolder = None,
     folder: Annotated[
         Path | None, typer.Option("-o", "--output", help="The directory for comparison.json and comparison.png.")
     ] = None,
@@ -215,18 +217,18 @@ def compare(
     from capcsim.compare import compare as compare_backends
     from capcsim.compare import parse_choices, parse_networks
     from capcsim.report.comparison import draw_comparison, table
-    from capcsim.scenario import load_scenario
+    from capcsim.scenario_files import load_scenario
 
-    wanted = load_scenario(scenario, overrides or (), seed=seed)
+    wanted = load_scenario(scenario, overrides or (), seed=seed, folder=data)
     choices, others = parse_choices(backends), parse_networks(networks)
-    with _Stages(quiet=as_json) as stages:
+    with Stages(quiet=as_json) as stages:
         found = compare_backends(
-            wanted, choices, others, repeats=repeats, measure=measure, workers=workers, progress=stages
+            wanted, choices, others, repeats=repeats, measure=measure, workers=workers, engine=engine, progress=stages
         )
     where = folder or _new_folder(f"{Path(scenario).stem}-compare")
     _write_comparison(where, found, draw_comparison)
     if as_json:
-        _print_json(found)
+        print_json(found)
         return
     out.print(table(found), highlight=False)
     out.print(f"Figure: {where / 'comparison.png'}", markup=False, highlight=False, soft_wrap=True)
@@ -255,9 +257,9 @@ def account(
     wanted = parse_mechanism(votes, mechanism, parameters, adjacency=adjacency, group_size=group_size)
     found = account_of(votes, wanted, delta, noise=noise, budget=budget, figures=figures)
     if as_json:
-        _print_json(found.account.to_json())
+        print_json(found.account.to_json())
     else:
-        _show_account(found)
+        show_account(found)
 
 
 @app.command()
@@ -272,7 +274,7 @@ def tune(
 
     found, path = tune_on(votes, max_loss, figures)
     if as_json:
-        _print_json(found.to_json())
+        print_json(found.to_json())
         return
     lost = found.accuracy_without_noise - dict(zip(found.sigmas, found.accuracies, strict=True))[found.sigma]
     out.print(
@@ -289,40 +291,7 @@ def scenario_schema(as_json: JsonFlag = False) -> None:  # noqa: ARG001 (its out
     """Print the JSON schema of scenarios, for editors."""
     from capcsim.scenario import Scenario
 
-    _print_json(Scenario.model_json_schema())
-
-
-class _Stages:
-    """Progress: bars on a terminal, a line for each stage elsewhere, nothing when quiet."""
-
-    def __init__(self, *, quiet: bool) -> None:
-        from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, TimeElapsedColumn
-
-        self._quiet, self.heading = quiet, ""
-        columns = (TextColumn("{task.description:<24}"), BarColumn(), MofNCompleteColumn(), TimeElapsedColumn())
-        self._bars = Progress(*columns, console=err, disable=quiet or not err.is_terminal)
-
-    def __enter__(self) -> "_Stages":
-        self._bars.start()
-        return self
-
-    def __exit__(self, *_: object) -> None:
-        self._bars.stop()
-
-    def note(self, text: str) -> None:
-        """Say something besides the stages."""
-        if not self._quiet:
-            err.print(text, markup=False, highlight=False, soft_wrap=True)
-
-    def stage(self, title: str, total: int) -> Callable[[float], None]:
-        """Begin a stage; the heading comes before the first."""
-        if self.heading:
-            self.note(self.heading)
-            self.heading = ""
-        if not self._quiet and not err.is_terminal:
-            err.print(f"{title} ({total})" if total > 1 else title, highlight=False)
-        task = self._bars.add_task(title, total=total)
-        return lambda done: self._bars.advance(task, done)
+    print_json(Scenario.model_json_schema())
 
 
 def _new_folder(name: str) -> Path:
@@ -356,70 +325,3 @@ def _write_report(record: Any) -> None:
 
     write_page(record, draw_figures(record))
     write_trace(record)
-
-
-def _show_record(record: Any, as_json: bool) -> None:
-    from capcsim.report.tables import summary
-
-    if as_json:
-        _print_json(record.manifest["summary"])
-        return
-    out.print(summary(record), highlight=False)
-    out.print(f"Report: {record.folder / 'report.html'}", markup=False, highlight=False, soft_wrap=True)
-
-
-def _capabilities(status: Any) -> dict[str, Any]:
-    """A backend's row; what cannot be known without what it needs is empty."""
-    found = status.capabilities
-    problem = status.problem or (f"{', '.join(status.missing)} cannot be imported" if status.missing else "")
-    return {
-        "security": found.security if found else "",
-        "exact": found.exact if found else None,
-        "argmax": found.argmax if found else "",
-        "release": found.release if found else "",
-        "leaks": {role.value: what for role, what in found.leaks.items()} if found else {},
-        "package": f"{status.package} {status.version}",
-        "missing": list(status.missing),
-        "problem": problem,
-        "install": status.install,
-    }
-
-
-def _show_account(found: Any) -> None:
-    from capcsim.report.tables import new_table
-
-    table = new_table(f"{found.title}, {found.account.queries} queries, delta {found.account.delta:g}")
-    for column in ("analysis", "epsilon", "may be published"):
-        table.add_column(column, justify="right" if column == "epsilon" else "left")
-    for name, epsilon, kind in found.account.rows():
-        table.add_row(name, *(("-", "does not apply") if epsilon is None else (f"{epsilon:.4f}", kind)))
-    out.print(table, highlight=False)
-    for note in found.notes:
-        out.print(note, markup=False, highlight=False)
-
-
-def _show_profile(found: dict[str, Any]) -> None:
-    from capcsim.report.tables import new_table, seconds, size
-
-    table = new_table(f"{found['backend']}, {found['model']}, batch {found['batch']}; security: {found['security']}")
-    for column in ("step", "wall", "online", "rounds", "CPU", "bytes"):
-        table.add_column(column, justify="right" if column in ("wall", "online", "rounds") else "left", no_wrap=True)
-    for name, row in {"setup": found["setup"], **found["steps"], "total": found["total"]}.items():
-        cpu = "\n".join(f"{role} {seconds(value)}" for role, value in row["cpu_s"].items())
-        sent = "\n".join(f"{direction} {size(value)}" for direction, value in row["bytes"].items())
-        online = row["phases"].get("online")
-        online_s = seconds(online["wall_s"]) if online else ""
-        table.add_row(name, seconds(row["wall_s"]), online_s, str(row["rounds"]), cpu, sent)
-    out.print(table)
-    out.print("wall: both roles, offline and online; total: all steps but the set-up", highlight=False)
-    out.print(f"argmax: {found['argmax']}; release: {found['release']}", highlight=False)
-    out.print(f"agreement with the integer reference: {found['agreement']:.4f}", highlight=False)
-    if found["agreement_float32"] is not None:
-        out.print(f"agreement with float32: {found['agreement_float32']:.4f}", highlight=False)
-    for name, value in found["details"].items():
-        shown = size(value) if name.endswith(("_bytes", "_bytes_per_query")) and isinstance(value, int) else value
-        out.print(f"{name}: {shown}", markup=False, highlight=False)
-
-
-def _print_json(value: Any) -> None:
-    sys.stdout.write(json.dumps(value, indent=2, allow_nan=False) + "\n")

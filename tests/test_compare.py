@@ -23,7 +23,7 @@ SMALL = {
 @pytest.fixture(scope="module")
 def found(request: pytest.FixtureRequest) -> dict[str, Any]:
     scenario = request.getfixturevalue("smoke_tree")
-    from capcsim.scenario import parse_scenario
+    from capcsim.scenario_files import parse_scenario
 
     tree = json.loads(json.dumps(scenario))
     for key, value in SMALL.items():

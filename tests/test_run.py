@@ -18,7 +18,8 @@ from capcsim.protocol import mechanism_of
 from capcsim.record import Record
 from capcsim.report.tables import notes
 from capcsim.run import run_scenario
-from capcsim.scenario import Scenario, load_scenario
+from capcsim.scenario import Scenario
+from capcsim.scenario_files import load_scenario
 
 Build = Callable[..., Scenario]
 SUBSTANCE = ("labels", "epsilon", "simulated_s", "latency_median_s", "bytes", "accuracy_before", "accuracy_after")
@@ -321,7 +322,7 @@ def test_a_second_run_trains_nothing(smoke: Record, tmp_path: Path, monkeypatch:
 def test_a_run_on_measured_transcripts_compiles_nothing(smoke: Record, tmp_path: Path) -> None:
     code = (
         "import sys; from pathlib import Path; from capcsim.run import run_scenario;"
-        "from capcsim.scenario import load_scenario; run_scenario(load_scenario('smoke'), Path(sys.argv[1]));"
+        "from capcsim.scenario_files import load_scenario; run_scenario(load_scenario('smoke'), Path(sys.argv[1]));"
         "print('numba' in sys.modules)"
     )
     command = [sys.executable, "-c", code, str(tmp_path / "run")]
@@ -335,7 +336,7 @@ import os, signal, sys
 from pathlib import Path
 fatal, folder = int(sys.argv[1]), Path(sys.argv[2])
 from capcsim.run import run_scenario
-from capcsim.scenario import load_scenario
+from capcsim.scenario_files import load_scenario
 calls, sync = 0, os.fsync
 def syncing(handle):
     global calls

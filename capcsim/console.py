@@ -1,0 +1,114 @@
+"""What the commands print: stages of work on the error stream, tables and JSON on the output."""
+
+import json
+import sys
+from collections.abc import Callable
+from typing import Any
+
+from rich.console import Console
+
+out, err = Console(), Console(stderr=True)
+
+
+class Stages:
+    """Progress: bars on a terminal, a line for each stage elsewhere, nothing when quiet."""
+
+    def __init__(self, *, quiet: bool) -> None:
+        from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, TimeElapsedColumn
+
+        self._quiet, self.heading = quiet, ""
+        columns = (TextColumn("{task.description:<24}"), BarColumn(), MofNCompleteColumn(), TimeElapsedColumn())
+        self._bars = Progress(*columns, console=err, disable=quiet or not err.is_terminal)
+
+    def __enter__(self) -> "Stages":
+        self._bars.start()
+        return self
+
+    def __exit__(self, *_: object) -> None:
+        self._bars.stop()
+
+    def note(self, text: str) -> None:
+        """Say something besides the stages."""
+        if not self._quiet:
+            err.print(text, markup=False, highlight=False, soft_wrap=True)
+
+    def stage(self, title: str, total: int) -> Callable[[float], None]:
+        """Begin a stage; the heading comes before the first."""
+        if self.heading:
+            self.note(self.heading)
+            self.heading = ""
+        if not self._quiet and not err.is_terminal:
+            err.print(f"{title} ({total})" if total > 1 else title, highlight=False)
+        task = self._bars.add_task(title, total=total)
+        return lambda done: self._bars.advance(task, done)
+
+
+def show_record(record: Any, as_json: bool) -> None:
+    """A run's summary."""
+    from capcsim.report.tables import summary
+
+    if as_json:
+        print_json(record.manifest["summary"])
+        return
+    out.print(summary(record), highlight=False)
+    out.print(f"Report: {record.folder / 'report.html'}", markup=False, highlight=False, soft_wrap=True)
+
+
+def capabilities_row(status: Any) -> dict[str, Any]:
+    """A backend's row; what cannot be known without what it needs is empty."""
+    found = status.capabilities
+    problem = status.problem or (f"{', '.join(status.missing)} cannot be imported" if status.missing else "")
+    return {
+        "security": found.security if found else "",
+        "exact": found.exact if found else None,
+        "argmax": found.argmax if found else "",
+        "release": found.release if found else "",
+        "leaks": {role.value: what for role, what in found.leaks.items()} if found else {},
+        "package": f"{status.package} {status.version}",
+        "missing": list(status.missing),
+        "problem": problem,
+        "install": status.install,
+    }
+
+
+def show_account(found: Any) -> None:
+    """Every analysis of an account, in a table."""
+    from capcsim.report.tables import new_table
+
+    table = new_table(f"{found.title}, {found.account.queries} queries, delta {found.account.delta:g}")
+    for column in ("analysis", "epsilon", "may be published"):
+        table.add_column(column, justify="right" if column == "epsilon" else "left")
+    for name, epsilon, kind in found.account.rows():
+        table.add_row(name, *(("-", "does not apply") if epsilon is None else (f"{epsilon:.4f}", kind)))
+    out.print(table, highlight=False)
+    for note in found.notes:
+        out.print(note, markup=False, highlight=False)
+
+
+def show_profile(found: dict[str, Any]) -> None:
+    """Every step of a profile, in a table."""
+    from capcsim.report.tables import new_table, seconds, size
+
+    table = new_table(f"{found['backend']}, {found['model']}, batch {found['batch']}; security: {found['security']}")
+    for column in ("step", "wall", "online", "rounds", "CPU", "bytes"):
+        table.add_column(column, justify="right" if column in ("wall", "online", "rounds") else "left", no_wrap=True)
+    for name, row in {"setup": found["setup"], **found["steps"], "total": found["total"]}.items():
+        cpu = "\n".join(f"{role} {seconds(value)}" for role, value in row["cpu_s"].items())
+        sent = "\n".join(f"{direction} {size(value)}" for direction, value in row["bytes"].items())
+        online = row["phases"].get("online")
+        online_s = seconds(online["wall_s"]) if online else ""
+        table.add_row(name, seconds(row["wall_s"]), online_s, str(row["rounds"]), cpu, sent)
+    out.print(table)
+    out.print("wall: both roles, offline and online; total: all steps but the set-up", highlight=False)
+    out.print(f"argmax: {found['argmax']}; release: {found['release']}", highlight=False)
+    out.print(f"agreement with the integer reference: {found['agreement']:.4f}", highlight=False)
+    if found["agreement_float32"] is not None:
+        out.print(f"agreement with float32: {found['agreement_float32']:.4f}", highlight=False)
+    for name, value in found["details"].items():
+        shown = size(value) if name.endswith(("_bytes", "_bytes_per_query")) and isinstance(value, int) else value
+        out.print(f"{name}: {shown}", markup=False, highlight=False)
+
+
+def print_json(value: Any) -> None:
+    """One JSON object, in which every number is one."""
+    sys.stdout.write(json.dumps(value, indent=2, allow_nan=False) + "\n")
