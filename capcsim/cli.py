@@ -42,7 +42,9 @@ DataFolder = Annotated[
     Path | None, typer.Option("--data", metavar="DIR", help="Where named data sets lie; else CAPCSIM_DATA.")
 ]
 JsonFlag = Annotated[bool, typer.Option("--json", help="Print one JSON object and nothing else.")]
-ScenarioName = Annotated[str, typer.Argument(help="A TOML file, or one that ships: digits, heart, hospitals, smoke.")]
+ScenarioName = Annotated[
+    str, typer.Argument(help="A TOML file, or one that ships: digits, heart, hospitals, mnist, smoke.")
+]
 
 
 def main() -> None:

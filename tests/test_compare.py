@@ -9,6 +9,7 @@ import pytest
 
 from capcsim.compare import NETWORKS, Choice, compare, parse_choices, parse_networks
 from capcsim.report.comparison import draw_comparison, table
+from capcsim.scenario_files import parse_scenario
 from tests.test_cli import QUICK, Call, call  # noqa: F401 (a fixture)
 
 SMALL = {
@@ -23,8 +24,6 @@ SMALL = {
 @pytest.fixture(scope="module")
 def found(request: pytest.FixtureRequest) -> dict[str, Any]:
     scenario = request.getfixturevalue("smoke_tree")
-    from capcsim.scenario_files import parse_scenario
-
     tree = json.loads(json.dumps(scenario))
     for key, value in SMALL.items():
         section, name = key.split(".")
@@ -53,6 +52,23 @@ def test_a_row_has_security_costs_agreement_and_results(found: dict[str, Any]) -
         assert row["leaks"]
     assert rows["crypten"]["steps"]["argmax"]["rounds"] > 3 * rows["hybrid"]["steps"]["argmax"]["rounds"]
     assert rows["crypten"]["details"]["queries"] > 0
+
+
+def test_rounds_go_their_own_way_on_each_backend_and_network(smoke_tree: dict[str, Any]) -> None:
+    """Retrained models of one backend or network do not leak into the next: exact backends end alike everywhere."""
+    tree = json.loads(json.dumps(smoke_tree))
+    changes = {**SMALL, "queries.rounds": 2, "queries.per_querier": 6, "privacy.sigma": 8.0, "models.retrainings": 2}
+    for key, value in changes.items():
+        section, name = key.split(".")
+        tree[section][name] = value
+    rows = compare(parse_scenario(tree), parse_choices("plaintext,hybrid"), parse_networks("far"), repeats=1)[
+        "backends"
+    ]
+    results = ("accuracy_before", "accuracy_after", "label_accuracy", "epsilon")
+    assert [rows[0][key] for key in results] == [rows[1][key] for key in results]
+    for row in rows:
+        assert row["agreement"]["disagreements"] == 0
+        assert {times["labels"] for times in row["networks"].values()} == {6 * tree["parties"]["queriers"]}
 
 
 def test_only_the_backend_differs(found: dict[str, Any]) -> None:

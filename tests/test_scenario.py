@@ -161,7 +161,7 @@ def test_a_file_that_cannot_be_read(tmp_path: Path, content: bytes | None, says:
 
 
 def test_an_unknown_name_lists_the_known_ones() -> None:
-    with pytest.raises(ScenarioError, match=r"digits, heart, hospitals, smoke; did you mean digits\?"):
+    with pytest.raises(ScenarioError, match=r"digits, heart, hospitals, mnist, smoke; did you mean digits\?"):
         load_scenario("dgits")
 
 
