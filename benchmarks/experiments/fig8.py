@@ -116,9 +116,9 @@ def draw(runs: list[dict[str, Any]], title: str) -> Figure:
     axes.set_xticks(range(len(before)))
     axes.set_xlabel("class")
     axes.set_ylabel("accuracy, %")
-    axes.set_ylim(bottom=max(0, 100 * float(np.nanmin(before)) - 10))
+    axes.set_ylim(max(0, 100 * float(np.nanmin(before)) - 10), 100)
     axes.set_title(title, loc="left")
-    figure.legend(loc="outside lower center", ncols=3)
+    figure.legend(loc="outside lower center", ncols=2)
     return figure
 
 
@@ -148,7 +148,21 @@ def rows_of(data: str, kinds: Sequence[str], setting: Setting, runs: list[dict[s
             f"{100 * fmean(each['classes_fallen'] for each in of):.1f}",
         ]
         rows.append(f"| {' | '.join(cells)} |")
-    return rows
+    return rows + [_baseline_row(data, kinds, setting, name, runs) for name in runs[0]["baselines"]]
+
+
+def _baseline_row(data: str, kinds: Sequence[str], setting: Setting, name: str, runs: list[dict[str, Any]]) -> str:
+    """What another way of working together would give; its accuracy is not of several retrainings."""
+    of = [run["baselines"][name] for run in runs]
+    sent = "" if of[0]["bytes"] is None else f", {of[0]['bytes'] / 1e9:.2f} GB sent"
+    after, gain = "-", "-"
+    before = fmean(run["accuracy_before"] for run in runs)
+    if of[0]["accuracy"] is not None:
+        accuracy = fmean(each["accuracy"] for each in of)
+        after, gain = f"{accuracy:.4f}", points(accuracy - before)
+    what = f"{name}: {of[0]['note']}{sent}"
+    cells = [data, ", ".join(kinds), str(setting.parties), "-", what, "-", "-", f"{before:.4f}", after, gain, "-", "-"]
+    return f"| {' | '.join(cells)} |"
 
 
 def names_of(runs: list[dict[str, Any]]) -> list[str]:
