@@ -41,7 +41,7 @@ def _cluster(engine: Engine, workers: int) -> Any:
         raise InputError(f"--engine {engine}: it is not installed; get it with: {INSTALL[engine]}") from None
     if not ray.is_initialized():
         ray.init(num_cpus=workers, log_to_driver=False)
-    register_ray()
+    register_ray()  # type: ignore[no-untyped-call,unused-ignore]
     return parallel_config(backend="ray", n_jobs=workers)
 
 

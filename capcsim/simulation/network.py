@@ -38,7 +38,7 @@ class Network:
         self._ups, self._downs = np.empty(0, np.int64), np.empty(0, np.int64)
         self._left_bits, self._since_s = np.empty(0), np.empty(0)
         self._rate_bps, self._ends_s = np.empty(0), np.empty(0)
-        self._done: list[simpy.Event] = []
+        self._done: NDArray[np.object_] = np.empty(0, object)
         self._new: list[tuple[int, int, float, simpy.Event]] = []
         self._recompute_due = False
         self._wake_s = float("inf")
@@ -70,7 +70,7 @@ class Network:
         """Share the links out anew, and wake when the next flow ends."""
         self._recompute_due = False
         self._admit()
-        if not self._done:
+        if not len(self._done):
             return
         now_s = self._env.now
         rates_bps = max_min_rates_bps(self._ups, self._downs, self._bps)
@@ -94,7 +94,7 @@ class Network:
         self._since_s = np.append(self._since_s, np.full(count, self._env.now))
         self._rate_bps = np.append(self._rate_bps, np.zeros(count))
         self._ends_s = np.append(self._ends_s, np.full(count, np.inf))
-        self._done.extend(done)
+        self._done = np.append(self._done, np.array(done, object))
         self._new.clear()
 
     def _finish(self, expected_s: float) -> None:
@@ -102,9 +102,9 @@ class Network:
         if expected_s != self._wake_s:
             return
         left = self._ends_s > expected_s
-        for index in np.flatnonzero(~left):
-            self._done[index].succeed()
-        self._done = [self._done[index] for index in np.flatnonzero(left)]
+        for done in self._done[~left]:
+            done.succeed()
+        self._done = self._done[left]
         self._ups, self._downs = self._ups[left], self._downs[left]
         self._left_bits, self._since_s = self._left_bits[left], self._since_s[left]
         self._rate_bps, self._ends_s = self._rate_bps[left], self._ends_s[left]
