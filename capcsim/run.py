@@ -155,7 +155,7 @@ class Job:
             for index in self.changed:
                 self.voters[index] = self._voter(index, self.voters[index].party, self.learning.voters[index])
         queries = self.scenario.queries
-        until = (round_ + 1) * self._count() // queries.rounds
+        until = -(-(round_ + 1) * self._count() // queries.rounds)
         for querier, before in enumerate(self.planned):
             asked = self.asked[querier]
             new = self.learning.select(queries.selection, querier, until - before, self.bought[querier], asked, round_)
@@ -270,7 +270,9 @@ class Job:
     def _baselines(self) -> dict[str, Baseline]:
         models = self.scenario.models
         advance = self._progress.stage("baselines", models.fedavg_rounds) if models.baselines else None
-        return compare(self.learning, models, self.seeds, advance or (lambda _: None))
+        return compare(
+            self.learning, models, self.seeds, advance or (lambda _: None), workers=self._workers, engine=self._engine
+        )
 
     def _train(self, tasks: Sequence[TrainingTask], title: str) -> list[Model]:
         return train_all(

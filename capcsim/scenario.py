@@ -48,7 +48,9 @@ class Data(Section):
     missing: Literal["error", "median"] = Field("error", description="median: each party fills in its own medians")
     partition: Literal["uniform", "site", "dirichlet"] = "uniform"
     dirichlet_alpha: Positive | None = Field(None, description="the smaller, the more the parties' classes differ")
-    size_spread: NotNegative = Field(0.0, description="standard deviation of the log of the parties' sizes")
+    size_spread: Annotated[float, Field(ge=0, le=5, strict=True)] = Field(
+        0.0, description="standard deviation of the log of the parties' sizes"
+    )
     weak_classes: tuple[Annotated[int, Field(ge=0, strict=True)], ...] = ()
     weak_ratio: Annotated[float, Field(ge=0, le=1, strict=True)] = Field(
         0.1, description="share of the weak classes' training samples that is left"
@@ -72,7 +74,9 @@ class Models(Section):
 
     kinds: Annotated[tuple[ModelKind, ...], Field(min_length=1)] = ("logistic",)
     hidden: Annotated[tuple[Count, ...], Field(min_length=1)] = (32,)
-    width: Positive = Field(1.0, description="scales the channels of image models")
+    width: Annotated[float, Field(gt=0, le=16, strict=True)] = Field(
+        1.0, description="scales the channels of image models"
+    )
     trees: Count = Field(20, description="trees of a forest or of AdaBoost")
     tree_depth: Annotated[int, Field(ge=1, le=8, strict=True)] = 3
     epochs: Count = 150
@@ -230,6 +234,8 @@ def _check_data(data: Data) -> None:
     if (data.partition == "dirichlet") != (data.dirichlet_alpha is not None):
         allowed = "a number above 0 for data.partition = 'dirichlet', and only for it"
         raise ScenarioError("data.dirichlet_alpha", data.dirichlet_alpha, allowed)
+    if len(set(data.weak_classes)) < len(data.weak_classes):
+        raise ScenarioError("data.weak_classes", list(data.weak_classes), "each class once")
     if data.partition == "site" and data.size_spread:
         raise ScenarioError("data.size_spread", data.size_spread, "0: a site has the size that it has")
 
@@ -270,6 +276,12 @@ def _check_privacy(scenario: Scenario) -> None:
     if privacy.corrupted_parties >= scenario.parties.count:
         allowed = f"fewer than parties.count = {scenario.parties.count}"
         raise ScenarioError("privacy.corrupted_parties", privacy.corrupted_parties, allowed)
+    retrained = scenario.queries.rounds > 1 and scenario.parties.virtual_per_party == 1
+    if privacy.budget_scope == "querier" and retrained and scenario.parties.queriers > 1:
+        allowed = (
+            "'coalition' or 'party': in a later round querying parties answer with what others' labels taught them"
+        )
+        raise ScenarioError("privacy.budget_scope", privacy.budget_scope, allowed)
     noise = max(privacy.sigma or 0, privacy.scale or 0, privacy.sigma1 or 0)
     room = (1 << 31) - int(40 * noise) - (privacy.threshold or 0)
     if scenario.voters >= room:

@@ -58,6 +58,7 @@ def test_rounds_go_their_own_way_on_each_backend_and_network(smoke_tree: dict[st
     """Retrained models of one backend or network do not leak into the next: exact backends end alike everywhere."""
     tree = json.loads(json.dumps(smoke_tree))
     changes = {**SMALL, "queries.rounds": 2, "queries.per_querier": 6, "privacy.sigma": 8.0, "models.retrainings": 2}
+    changes["privacy.budget_scope"] = "coalition"
     for key, value in changes.items():
         section, name = key.split(".")
         tree[section][name] = value
@@ -69,6 +70,19 @@ def test_rounds_go_their_own_way_on_each_backend_and_network(smoke_tree: dict[st
     for row in rows:
         assert row["agreement"]["disagreements"] == 0
         assert {times["labels"] for times in row["networks"].values()} == {6 * tree["parties"]["queriers"]}
+
+
+def test_trees_on_images_can_be_compared_and_a_round_asks_at_least_once(smoke_tree: dict[str, Any]) -> None:
+    tree = json.loads(json.dumps(smoke_tree))
+    changes = {**SMALL, "models.kinds": ["random-forest"], "queries.rounds": 2, "privacy.budget_scope": "coalition"}
+    for key, value in changes.items():
+        section, name = key.split(".")
+        tree[section][name] = value
+    tree["privacy"]["epsilon"] = 9.0
+    found = compare(parse_scenario(tree), parse_choices("plaintext"), {}, repeats=1)
+    (row,) = found["backends"]
+    assert 0 < row["networks"]["scenario"]["labels"] < 6
+    assert row["agreement"]["float32"] > 0.5
 
 
 def test_only_the_backend_differs(found: dict[str, Any]) -> None:

@@ -6,18 +6,21 @@ import signal
 import subprocess
 import sys
 from collections.abc import Callable
+from contextlib import closing
 from pathlib import Path
 from typing import Any
 
 import numpy as np
 import pytest
 
+from capcsim.backend import VOTE_RING_BITS
+from capcsim.crypto.shares import reconstruct
 from capcsim.errors import RecordError
-from capcsim.journal import read_journal
+from capcsim.journal import Journal, read_journal
 from capcsim.protocol import mechanism_of
 from capcsim.record import Record
 from capcsim.report.tables import notes
-from capcsim.run import run_scenario
+from capcsim.run import Job, Silent, run_scenario
 from capcsim.scenario import Scenario
 from capcsim.scenario_files import load_scenario
 
@@ -205,8 +208,20 @@ def test_each_answering_party_has_a_budget(scenario: Build, tmp_path: Path) -> N
 
 
 QUIET = {"privacy.sigma": 8.0, "models.kinds": ["logistic"]}
-ROUNDS = {**QUIET, "queries.rounds": 3, "queries.per_querier": 10, "data.train_per_party": 20}
-SHORT_ROUNDS = ("queries.rounds=2", "queries.per_querier=4", "models.kinds=['logistic']", "privacy.sigma=8.0")
+ROUNDS = {
+    **QUIET,
+    "privacy.budget_scope": "coalition",
+    "queries.rounds": 3,
+    "queries.per_querier": 10,
+    "data.train_per_party": 20,
+}
+SHORT_ROUNDS = (
+    "queries.rounds=2",
+    "queries.per_querier=4",
+    "models.kinds=['logistic']",
+    "privacy.sigma=8.0",
+    "privacy.budget_scope=coalition",
+)
 
 
 def test_rounds_retrain_in_between_and_ask_nothing_twice(scenario: Build, tmp_path: Path) -> None:
@@ -226,10 +241,27 @@ def test_a_retrained_party_answers_a_later_round(scenario: Build, tmp_path: Path
     """With votes executed for real, every vote is that of the model that its party then had."""
     record = run_scenario(scenario(ROUNDS | {"protocol.execute": "all", "parties.count": 4}), tmp_path / "all")
     execution = record.manifest["summary"]["execution"]
-    assert execution["pairs_executed"] == execution["pairs"] == 2 * 3 * (1 + 1 + 2)
+    assert execution["pairs_executed"] == execution["pairs"] == 2 * 3 * (2 + 1 + 1)
     assert execution["votes_disagreeing"] == 0
     sampled = run_scenario(scenario(ROUNDS | {"parties.count": 4}), tmp_path / "sample")
     assert substance(sampled)[0][:2] == substance(record)[0][:2]
+
+
+def test_in_a_later_round_the_retrained_model_is_the_one_that_votes(scenario: Build, tmp_path: Path) -> None:
+    changes = {**ROUNDS, "queries.rounds": 2, "queries.per_querier": 28, "models.epochs": 5}
+    job = Job(scenario(changes), 1, "loky", Silent())
+    job.train()
+    first = job.learning.voters[0]
+    with closing(job.open_ledger(tmp_path / "ledger")) as ledger, Journal(tmp_path / "releases") as releases:
+        job.plan_queries(0)
+        job.simulate(job.execute(fresh=False), ledger, releases)
+        job.plan_queries(1)
+    votes = reconstruct(job.votes[1], VOTE_RING_BITS)[0].argmax(axis=1)
+    x = job.learning.samples(1, job.asked[1])
+    second = job.learning.own[0]
+    assert (votes[:14] == first.predict(x[:14])).all()
+    assert (votes[14:] == second.predict(x[14:])).mean() > 0.9
+    assert (votes[14:] != first.predict(x[14:])).any(), "labels have taught the party something"
 
 
 @pytest.fixture(scope="module")

@@ -110,6 +110,12 @@ BAD: list[tuple[str, dict[str, Any], str]] = [
     ("half a vote", {"privacy.threshold": 2.5}, r"privacy\.threshold = 2\.5: a whole number"),
     ("a group of all", {"privacy.corrupted_parties": 8}, r"corrupted_parties = 8: fewer than parties\.count = 8"),
     (
+        "a budget that rounds leak past",
+        {"queries.rounds": 2},
+        r"budget_scope = 'querier': 'coalition' or 'party': in a l",
+    ),
+    ("a weak class twice", {"data.weak_classes": [1, 1]}, r"data\.weak_classes = \[1, 1\]: each class once"),
+    (
         "unknown scope",
         {"privacy.budget_scope": "world"},
         r"budget_scope = 'world': must be 'querier', 'coalition' or 'party'",

@@ -131,8 +131,11 @@ class _Agreement:
 
 
 def _float32_labels(model: Any, x: NDArray[np.float32]) -> NDArray[np.int64] | None:
-    """What a model that can predict says by itself."""
-    return model.predict(x) if hasattr(model, "predict") else None
+    """What a model that can predict says by itself; scikit-learn's take rows of features."""
+    if not hasattr(model, "predict"):
+        return None
+    labels: NDArray[np.int64] = model.predict(x.reshape(len(x), -1) if hasattr(model, "n_features_in_") else x)
+    return labels
 
 
 class _Watch:

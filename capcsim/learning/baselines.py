@@ -1,7 +1,10 @@
 """What a user would compare with: pooling all data in the open, and federated averaging."""
 
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass, replace
+from functools import partial
+from hashlib import sha256
+from typing import TypeAlias
 
 import numpy as np
 import torch
@@ -10,7 +13,9 @@ from capcsim.learning.checkpoints import Checkpoints
 from capcsim.learning.ensemble import Ensemble
 from capcsim.learning.metrics import Quality
 from capcsim.learning.models import Classifier, Model, is_network
+from capcsim.learning.parallel import Engine, run_all
 from capcsim.learning.training import TrainingTask, finished, fit, one_thread, train_all, untrained
+from capcsim.paths import source_digest
 from capcsim.scenario import Models
 from capcsim.seeds import Seeds
 
@@ -32,16 +37,17 @@ class Baseline:
     note: str
 
 
-@dataclass(frozen=True, slots=True)
-class Federated:
-    """The common network, and what all parties sent and received for it."""
-
-    model: Classifier
-    sent_bytes: int
+RunAll: TypeAlias = Callable[[list[tuple[Classifier, TrainingTask, Models]]], Iterator[dict[str, torch.Tensor]]]
 
 
 def compare(
-    ensemble: Ensemble, models: Models, seeds: Seeds, advance: Callable[[int], None] = lambda _: None
+    ensemble: Ensemble,
+    models: Models,
+    seeds: Seeds,
+    advance: Callable[[int], None] = lambda _: None,
+    *,
+    workers: int = 1,
+    engine: Engine = "loky",
 ) -> dict[str, Baseline]:
     """The baselines that a scenario asks for, on the parties' own data; `advance` counts rounds of averaging."""
     tasks = [ensemble.task(party) for party in range(ensemble.owners[-1] + 1)]
@@ -49,7 +55,8 @@ def compare(
     if "pooling" in models.baselines:
         found["pooling"] = _pooling(ensemble, tasks, models)
     if "fedavg" in models.baselines:
-        found["fedavg"] = _fedavg(ensemble, tasks, models, seeds, advance)
+        run = partial(run_all, _trained_here, workers=workers, engine=engine)
+        found["fedavg"] = _fedavg(ensemble, tasks, models, seeds, advance, run)
     return found
 
 
@@ -65,14 +72,32 @@ def _pooling(ensemble: Ensemble, tasks: Sequence[TrainingTask], models: Models) 
 
 
 def _fedavg(
-    ensemble: Ensemble, tasks: Sequence[TrainingTask], models: Models, seeds: Seeds, advance: Callable[[int], None]
+    ensemble: Ensemble,
+    tasks: Sequence[TrainingTask],
+    models: Models,
+    seeds: Seeds,
+    advance: Callable[[int], None],
+    run: RunAll,
 ) -> Baseline:
     if len(set(models.kinds)) > 1 or not is_network(models.kinds[0]):
         return Baseline((), None, "not possible: it averages weights, so that all parties need one kind of network")
-    federated = federated_averaging(tasks, models, seeds, advance)
-    qualities = tuple(ensemble.judge(querier, federated.model) for querier in ensemble.queriers)
+    kept, everything = Checkpoints(), pooled_task(tasks, tasks[0])
+    how = _averaged_how(tasks, models, seeds)
+    common = kept.load(everything, models, how)
+    if common is None:
+        common = federated_averaging(tasks, models, seeds, advance, run)
+        kept.store(everything, models, how, common)
+    qualities = tuple(ensemble.judge(querier, common) for querier in ensemble.queriers)
     note = f"{models.fedavg_rounds} rounds without differential privacy; every party ends with the same network"
-    return Baseline(qualities, federated.sent_bytes, note)
+    size = sum(value.numel() * 4 for value in common.state_dict().values())
+    return Baseline(qualities, 2 * _clients(tasks) * models.fedavg_rounds * size, note)
+
+
+def _averaged_how(tasks: Sequence[TrainingTask], models: Models, seeds: Seeds) -> str:
+    """What the common network depends on, besides the pooled samples and what every network does."""
+    source = source_digest(("capcsim.learning.baselines",))
+    sizes = sha256(repr([len(task.y) for task in tasks]).encode()).hexdigest()
+    return f"fedavg {source} {models.fedavg_rounds} {seeds.integer('fedavg')} {sizes}"
 
 
 def pooled_task(tasks: Sequence[TrainingTask], like: TrainingTask) -> TrainingTask:
@@ -92,34 +117,37 @@ def federated_averaging(
     models: Models,
     seeds: Seeds,
     advance: Callable[[int], None] = lambda _: None,
-) -> Federated:
+    run: RunAll | None = None,
+) -> Classifier:
     """One network for all parties, averaged over some clients' copies after each round of local epochs.
 
     It needs one kind of network for everybody. Every client of a round receives and sends all weights as float32.
     """
+    run = run or partial(run_all, _trained_here, workers=1)
     common = untrained(tasks[0], models)
-    clients = min(len(tasks), max(FEWEST_CLIENTS, round(CLIENT_SHARE * len(tasks))))
     local = models.model_copy(update={"epochs": LOCAL_EPOCHS})
-    with one_thread():
-        for round_ in range(models.fedavg_rounds):
-            chosen = seeds.generator("fedavg", round_).choice(len(tasks), clients, replace=False)
-            copies = []
-            for index in chosen:
-                task = replace(tasks[index], seed=seeds.integer("fedavg", round_, int(index)))
-                copies.append(_trained_here(common, task, local))
-            common.load_state_dict(_mean(copies, [len(tasks[index].y) for index in chosen]))
-            advance(1)
-    size = sum(value.numel() * 4 for value in common.state_dict().values())
+    for round_ in range(models.fedavg_rounds):
+        chosen = seeds.generator("fedavg", round_).choice(len(tasks), _clients(tasks), replace=False)
+        clients = [replace(tasks[index], seed=seeds.integer("fedavg", round_, int(index))) for index in chosen]
+        copies = list(run([(common, client, local) for client in clients]))
+        common.load_state_dict(_mean(copies, [len(client.y) for client in clients]))
+        advance(1)
     everybody = replace(tasks[0], y=np.unique(np.concatenate([task.y for task in tasks])))
-    return Federated(finished(common, everybody), 2 * clients * models.fedavg_rounds * size)
+    return finished(common, everybody)
+
+
+def _clients(tasks: Sequence[TrainingTask]) -> int:
+    """How many clients train in a round."""
+    return min(len(tasks), max(FEWEST_CLIENTS, round(CLIENT_SHARE * len(tasks))))
 
 
 def _trained_here(common: Classifier, task: TrainingTask, local: Models) -> dict[str, torch.Tensor]:
     """A client's copy of the common network after its local epochs."""
-    model = untrained(task, local)
-    model.load_state_dict(common.state_dict())
-    fit(model, task, local)
-    return model.state_dict()
+    with one_thread():
+        model = untrained(task, local)
+        model.load_state_dict(common.state_dict())
+        fit(model, task, local)
+        return model.state_dict()
 
 
 def _mean(copies: Sequence[dict[str, torch.Tensor]], sizes: Sequence[int]) -> dict[str, torch.Tensor]:

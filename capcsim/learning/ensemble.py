@@ -65,7 +65,9 @@ class Ensemble:
         kinds, data = self._scenario.models.kinds, self.dataset
         rows = self.parts.owned(party) if shard is None else self.parts.shards[party][shard]
         seed = self._seeds.integer("train", party, 0 if shard is None else shard + 1)
-        return TrainingTask(kinds[party % len(kinds)], self.samples(party, rows), data.y[rows], data.classes, seed)
+        # A shard's medians are its own: what one record moves must stay in its shard, whose one vote pays for it.
+        x = impute(data.x[rows], data.x[rows])
+        return TrainingTask(kinds[party % len(kinds)], x, data.y[rows], data.classes, seed)
 
     def select(
         self, selection: Selection, querier: int, count: int, bought: Bought, asked: Indices, round_: int = 0

@@ -162,7 +162,14 @@ def fit_trees(
         fitted = AdaBoostClassifier(tree, n_estimators=models.trees, random_state=state)
     else:
         fitted = RandomForestClassifier(models.trees, max_depth=models.tree_depth, random_state=state)
-    fitted.fit(x.reshape(len(x), -1), y)
+    rows = x.reshape(len(x), -1)
+    try:
+        fitted.fit(rows, y)
+    except ValueError:
+        # No tree is better than chance, as on rows that are all alike: boosting has nothing to weigh, one tree stands.
+        if kind != "adaboost":
+            raise
+        fitted = tree.fit(rows, y)
     return Trees(fitted, x.shape[1:], classes)
 
 

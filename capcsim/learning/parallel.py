@@ -21,6 +21,9 @@ def run_all(
     (DASK_SCHEDULER_ADDRESS, RAY_ADDRESS), or start one here with so many workers. Raises InputError where an engine is
     not installed.
     """
+    jobs = list(jobs)
+    if not jobs:
+        return
     with ExitStack() as stack:
         if engine != "loky":
             stack.enter_context(_cluster(engine, workers))

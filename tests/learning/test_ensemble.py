@@ -1,6 +1,7 @@
 """The learning side of a collaboration, and what it is compared with."""
 
 from collections.abc import Callable, Sequence
+from dataclasses import replace
 from typing import Any
 
 import numpy as np
@@ -11,6 +12,7 @@ from capcsim.learning.datasets import load_dataset
 from capcsim.learning.ensemble import Ensemble, nothing_bought
 from capcsim.learning.models import Model
 from capcsim.learning.samples import Dataset
+from capcsim.learning.selection import greedy_k_center
 from capcsim.learning.training import TrainingTask, train_all, untrained
 from capcsim.scenario import Models, Scenario
 from capcsim.seeds import Seeds
@@ -97,7 +99,61 @@ def test_a_query_is_imputed_by_the_querying_party(quick: Build) -> None:
     assert (seen[0] != seen[1]).any()
 
 
-def test_pooling_is_better_than_any_party_and_averaging_comes_near(quick: Build) -> None:
+def test_one_record_moves_one_shard_also_where_gaps_are_filled(quick: Build) -> None:
+    """What makes one vote the price of a record: medians over other shards would carry it there."""
+    generator = np.random.default_rng(0)
+    x = generator.random((900, 5)).astype(np.float32)
+    x[generator.random(x.shape) < 0.3] = np.nan
+    wanted = quick({"parties.virtual_per_party": 4, "privacy.unit": "record", "data.missing": "median"})
+    before = ensemble_of(wanted, Dataset("holes", x, np.arange(900) % 2, 2))
+    for record in before.parts.owned(3)[::7]:
+        moved = x.copy()
+        moved[record] = 9
+        after = ensemble_of(wanted, Dataset("holes", moved, np.arange(900) % 2, 2))
+        pairs = [(before.task(3, shard), after.task(3, shard)) for shard in range(4)]
+        assert sum((old.x != new.x).any() for old, new in pairs) == 1
+
+
+def test_kinds_are_dealt_out_to_the_parties_in_turn(quick: Build) -> None:
+    ensemble = ensemble_of(quick({"models.kinds": ["logistic", "mlp", "random-forest"]}))
+    assert [ensemble.task(party).kind for party in range(4)] == ["logistic", "mlp", "random-forest", "logistic"]
+    assert [type(model).__name__ for model in ensemble.voters[:3]] == ["Classifier", "Classifier", "Trees"]
+
+
+def test_k_center_begins_with_all_that_the_querying_party_has_a_label_for(quick: Build) -> None:
+    ensemble = ensemble_of(quick({"models.kinds": ["mlp"]}))
+    nothing = nothing_bought()
+    asked = ensemble.select("k-center", 1, 5, nothing, nothing[0])
+    bought = asked, ensemble.dataset.y[asked]
+    found = ensemble.select("k-center", 1, 6, bought, asked, 1)
+    pool = np.setdiff1d(ensemble.parts.pools[1], asked, assume_unique=True)
+    features = [
+        ensemble.own[1].features(ensemble.samples(1, rows))
+        for rows in (pool, np.concatenate([ensemble.parts.owned(1), asked]))
+    ]
+    assert (found == pool[greedy_k_center(*features, 6)]).all()
+
+
+def test_every_round_draws_other_queries_at_random(quick: Build) -> None:
+    ensemble, nothing = ensemble_of(quick()), nothing_bought()
+    first, second = (ensemble.select("random", 0, 20, nothing, nothing[0], round_) for round_ in (0, 1))
+    assert set(first) != set(second)
+
+
+def test_retraining_with_and_without_labels_shares_its_seed(quick: Build) -> None:
+    ensemble = ensemble_of(quick())
+    rows = ensemble.parts.pools[0][:3]
+    for seed in range(3):
+        tasks = [
+            ensemble.retraining(0, bought, seed) for bought in (nothing_bought(), (rows, ensemble.dataset.y[rows]))
+        ]
+        assert tasks[0].seed == tasks[1].seed
+        assert len(tasks[1].y) == len(tasks[0].y) + 3
+
+
+def test_pooling_is_better_than_any_party_and_averaging_comes_near(
+    quick: Build, monkeypatch: pytest.MonkeyPatch
+) -> None:
     changes: dict[str, Any] = {"models.baselines": ["pooling", "fedavg"], "models.fedavg_rounds": 8}
     wanted = quick({**changes, "models.kinds": ["mlp"]})
     ensemble = ensemble_of(wanted)
@@ -109,10 +165,12 @@ def test_pooling_is_better_than_any_party_and_averaging_comes_near(quick: Build)
     weights = sum(value.numel() for value in untrained(ensemble.task(0), wanted.models).state_dict().values())
     assert found["fedavg"].sent_bytes == 2 * 8 * 8 * 4 * weights
     assert found["pooling"].sent_bytes is None
+    monkeypatch.setattr("capcsim.learning.baselines.federated_averaging", lambda *_: pytest.fail("it trained again"))
+    assert compare(ensemble, wanted.models, Seeds(1)) == found
 
 
 def test_averaging_weighs_by_samples_and_covers_running_statistics() -> None:
-    from capcsim.learning.baselines import _mean
+    from capcsim.learning.baselines import LOCAL_EPOCHS, _mean, _trained_here
 
     generator = np.random.default_rng(0)
     x = generator.random((12, 1, 8, 8)).astype(np.float32)
@@ -125,8 +183,13 @@ def test_averaging_weighs_by_samples_and_covers_running_statistics() -> None:
         np.allclose(mixed[name], one[name].double() + 2, atol=1e-5) for name in one if one[name].is_floating_point()
     )
     federated = federated_averaging(tasks, models, Seeds(0))
-    assert not np.allclose(federated.model.state_dict()["1.running_mean"], 0)
-    assert not (federated.model.predict(x) == 2).any(), "nobody has class 2"
+    local, common = models.model_copy(update={"epochs": LOCAL_EPOCHS}), untrained(tasks[0], models)
+    own = [replace(task, seed=Seeds(0).integer("fedavg", 0, index)) for index, task in enumerate(tasks)]
+    small, large = (_trained_here(common, task, local)["0.weight"].double() for task in own)
+    assert np.allclose(federated.state_dict()["0.weight"], (small + 2 * large) / 3, atol=1e-6)
+    assert not np.allclose(small, large, atol=1e-3)
+    assert not np.allclose(federated.state_dict()["1.running_mean"], 0)
+    assert not (federated.predict(x) == 2).any(), "nobody has class 2"
 
 
 @pytest.mark.parametrize("kinds", [["logistic", "mlp"], ["random-forest"]])

@@ -95,6 +95,8 @@ def test_a_killed_training_goes_on_where_it_was(tmp_path: Path, monkeypatch: pyt
         lambda task, models: (replace(task, classes=11), models),
         lambda task, models: (task, models.model_copy(update={"epochs": 4})),
         lambda task, models: (task, models.model_copy(update={"weight_decay": 0.1})),
+        lambda task, models: (task, models.model_copy(update={"batch_size": 5})),
+        lambda task, models: (task, models.model_copy(update={"learning_rate": 0.5})),
     ],
 )
 def test_a_checkpoint_belongs_to_all_that_it_depends_on(tmp_path: Path, change: Any) -> None:
@@ -144,6 +146,11 @@ def test_an_engine_that_is_not_installed_says_how_to_get_it(engine: Any, monkeyp
         list(run_all(abs, [(1,)], workers=1, engine=engine))
 
 
+def test_nothing_to_do_needs_no_engine(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setitem(sys.modules, "distributed", None)
+    assert list(run_all(abs, [], workers=1, engine="dask")) == []
+
+
 @pytest.mark.skipif(importlib.util.find_spec("distributed") is None, reason="dask is not installed")
 @pytest.mark.filterwarnings("default")
 def test_dask_gives_what_loky_gives() -> None:
@@ -161,6 +168,19 @@ def test_trees_learn_and_repeat(kind: Any) -> None:
     assert (one.predict(DIGITS.x[1000:]) == DIGITS.y[1000:]).mean() > 0.7
     assert (one.probabilities(DIGITS.x[1000:]) == other.probabilities(DIGITS.x[1000:])).all()
     assert one.probabilities(DIGITS.x[1000:1010]).sum(axis=1) == pytest.approx(np.ones(10))
+
+
+def test_boosting_that_beats_chance_nowhere_leaves_one_tree() -> None:
+    alike = TrainingTask("adaboost", np.ones((4, 2), np.float32), np.array([0, 1, 0, 1]), 2, 1)
+    model = train(alike, Models())
+    assert model.probabilities(alike.x) == pytest.approx(np.full((4, 2), 0.5))
+
+
+def test_samples_come_in_another_order_every_epoch() -> None:
+    (task,) = tasks("logistic", [20])
+    steps = list(training.batches(task, Models(epochs=3, batch_size=20)))
+    assert [sorted(step.tolist()) for step in steps] == [list(range(20))] * 3
+    assert len({tuple(step.tolist()) for step in steps}) == 3
 
 
 def test_read_only_samples_are_taken() -> None:

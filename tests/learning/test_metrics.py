@@ -15,6 +15,9 @@ def test_fairness_compares_the_rates_of_both_groups() -> None:
     found = quality(PREDICTED, ACTUAL, 2, GROUP)
     assert found.equal_opportunity == pytest.approx(2 / 3 - 1 / 2)
     assert found.equalized_odds == pytest.approx(1 / 2)
+    # With labels and predictions turned round the larger gap is that of the true label 1.
+    turned = quality(1 - PREDICTED, 1 - ACTUAL, 2, GROUP)
+    assert turned.equal_opportunity == turned.equalized_odds == pytest.approx(1 / 2)
     same = quality(np.tile(PREDICTED, 2), np.tile(ACTUAL, 2), 2, np.repeat([0, 1], 8))
     assert (same.equal_opportunity, same.equalized_odds) == (0, 0)
 
