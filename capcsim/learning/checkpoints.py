@@ -9,7 +9,6 @@ import json
 import os
 from pathlib import Path
 from typing import TYPE_CHECKING
-from zipfile import BadZipFile
 
 import numpy as np
 import torch
@@ -47,10 +46,17 @@ class Checkpoints:
         try:
             with np.load(path, allow_pickle=False) as arrays:
                 state = {name: torch.from_numpy(arrays[name]) for name in arrays.files}
-            model = build_model(task.kind, task.x.shape[1:], task.classes, models.hidden, task.seed, models.width)
+            whole = all(bool(torch.isfinite(value).all()) for value in state.values())
+        except Exception:  # damaged bytes may fail in any way
+            return None
+        model = build_model(task.kind, task.x.shape[1:], task.classes, models.hidden, task.seed, models.width)
+        types = {name: value.dtype for name, value in model.state_dict().items()}
+        if not whole or types != {name: value.dtype for name, value in state.items()}:
+            return None
+        try:
             model.load_state_dict(state)
             os.utime(path)
-        except (OSError, ValueError, EOFError, BadZipFile, RuntimeError):
+        except (OSError, RuntimeError):
             return None
         return model.eval()
 

@@ -1,7 +1,11 @@
 """The image sets of the paper and of MedMNIST, from files in a folder. Nothing is downloaded."""
 
 import io
+import subprocess
+import sys
+import warnings
 from pathlib import Path
+from tempfile import TemporaryDirectory
 from typing import Any, get_args
 
 import numpy as np
@@ -31,6 +35,17 @@ ORIGINS: dict[str, str] = {
     "svhn": "train_32x32.mat and test_32x32.mat (and extra_32x32.mat); get them from"
     " http://ufldl.stanford.edu/housenumbers",
 } | {name: f"{name}.npz; get it from https://medmnist.com" for name in get_args(MedMnist)}
+CIFAR_CLASSES = 10
+READ_MAT = """
+import sys, numpy
+from scipy.io import loadmat
+found = loadmat(sys.argv[1], variable_names=["X", "y"])
+arrays = {name: numpy.asarray(found[name]) for name in ("X", "y")}
+if any(array.dtype.kind not in "iuf" for array in arrays.values()):
+    sys.exit("X and y must be numbers")
+numpy.savez(sys.argv[2], **arrays)
+"""
+"""scipy's reader of .mat files, which damaged ones can crash: so it runs in a process of its own."""
 JPEG_NOTE = (
     "JPEG-re-encoded CIFAR-10 (quality 75): its pixels are not the original ones, so accuracies are not comparable"
     " with published ones to the third decimal."
@@ -95,9 +110,17 @@ def _cifar_batches(folder: Path) -> Arrays:
             if not isinstance(data, np.ndarray) or data.dtype != np.uint8 or data.shape[1:] != (3072,):
                 raise bad_file(folder / name, "a batch of CIFAR-10: data of 3,072 bytes an image, and labels")
             images.append(data.reshape(-1, 3, 32, 32))
-            labels.append(np.asarray(batch.get(b"labels", []), np.int64))
+            labels.append(_batch_labels(folder / name, batch.get(b"labels"), len(data)))
         arrays |= {f"x_{part}": np.concatenate(images), f"y_{part}": np.concatenate(labels)}
     return arrays
+
+
+def _batch_labels(path: Path, stored: Any, images: int) -> NDArray[np.int64]:
+    labels = stored.tolist() if isinstance(stored, np.ndarray) else stored
+    whole = isinstance(labels, list) and all(type(label) is int and 0 <= label < CIFAR_CLASSES for label in labels)
+    if not whole or len(labels) != images:
+        raise bad_file(path, "a batch of CIFAR-10: labels from 0 to 9, one an image; get the file anew")
+    return np.array(labels, np.int64)
 
 
 def _decoded(path: Path) -> Arrays:
@@ -106,18 +129,35 @@ def _decoded(path: Path) -> Arrays:
         from PIL import Image
     except ImportError:
         raise bad_file(path, "Pillow to decode it with: pip install pillow") from None
+
+    def decoded(file: bytes) -> NDArray[Any]:
+        with Image.open(io.BytesIO(file), formats=["JPEG"]) as image:
+            if image.size != (32, 32) or image.mode != "RGB":
+                raise ValueError(f"one is {image.mode} of {image.width} x {image.height}, not RGB of 32 x 32")
+            return np.asarray(image)
+
     stored = read_npz(path)
     arrays: Arrays = {}
     for part in ("train", "test"):
         try:
-            content, lengths = stored[f"jpeg_{part}"].tobytes(), stored[f"len_{part}"].astype(np.int64)
-            ends = np.cumsum(lengths)
-            files = (content[end - size : end] for end, size in zip(ends, lengths, strict=True))
-            images = [np.asarray(Image.open(io.BytesIO(file), formats=["JPEG"])) for file in files]
-            arrays |= {f"x_{part}": np.stack(images), f"y_{part}": stored[f"y_{part}"]}
-        except (KeyError, OSError, ValueError) as error:
-            raise bad_file(path, f"whole JPEG files with their lengths ({error})") from None
+            files = _cut(stored[f"jpeg_{part}"], stored[f"len_{part}"])
+            with warnings.catch_warnings():
+                warnings.simplefilter("error", Image.DecompressionBombWarning)
+                arrays |= {f"x_{part}": np.stack([decoded(file) for file in files]), f"y_{part}": stored[f"y_{part}"]}
+        except Exception as error:  # damaged or hostile bytes may fail in any way
+            raise bad_file(path, f"whole JPEG files with their lengths ({error}): get the file anew") from None
     return arrays
+
+
+def _cut(content: NDArray[Any], lengths: NDArray[Any]) -> list[bytes]:
+    """The files that lie in a row; raises ValueError."""
+    if content.dtype != np.uint8 or lengths.ndim != 1 or lengths.dtype.kind not in "iu":
+        raise ValueError("bytes and a row of their lengths are needed")
+    sizes = lengths.tolist()
+    if min(sizes, default=0) < 1 or sum(sizes) != content.size:
+        raise ValueError(f"the lengths are not those of {content.size} bytes")
+    row, ends = content.tobytes(), np.cumsum(sizes).tolist()
+    return [row[end - size : end] for end, size in zip(ends, sizes, strict=True)]
 
 
 def _svhn(folder: Path) -> Arrays:
@@ -134,12 +174,26 @@ def _svhn(folder: Path) -> Arrays:
 
 def _mat(path: Path) -> tuple[NDArray[Any], NDArray[Any]]:
     """X [32, 32, 3, N] and y [N, 1] of one .mat file; the digit 0 is numbered 10 there."""
-    from scipy.io import loadmat
+    content = _mat_arrays(path)
+    x, y = content["X"], content["y"].reshape(-1)
+    if x.dtype != np.uint8 or x.shape != (32, 32, 3, len(y)):
+        raise bad_file(path, f"a .mat file of SVHN: X of bytes [32, 32, 3, {len(y)}]; it is {x.dtype} of {x.shape}")
+    if not (np.isfinite(y) & (y == np.round(y)) & (y >= 0) & (y <= 10)).all():
+        raise bad_file(path, "a .mat file of SVHN: y of the digits 1 to 10; it holds other values, so get it anew")
+    return np.ascontiguousarray(x.transpose(3, 0, 1, 2)), y.astype(np.int64) % 10
 
-    try:
-        content = loadmat(path, variable_names=["X", "y"])
-        return np.ascontiguousarray(content["X"].transpose(3, 0, 1, 2)), content["y"].reshape(-1).astype(np.int64) % 10
-    except OSError as error:
-        raise bad_file(path, f"a readable file ({error.strerror or error})") from None
-    except Exception as error:  # scipy's reader fails in many ways on a damaged file
-        raise bad_file(path, f"a .mat file of SVHN with X and y ({error})") from None
+
+def _mat_arrays(path: Path) -> Arrays:
+    with TemporaryDirectory() as folder:
+        arrays = Path(folder) / "arrays.npz"
+        done = subprocess.run(  # noqa: S603
+            [sys.executable, "-P", "-c", READ_MAT, str(path.absolute()), str(arrays)],
+            capture_output=True,
+            text=True,
+            errors="replace",
+            check=False,
+        )
+        if done.returncode == 0:
+            return read_npz(arrays)
+    last = (done.stderr.strip() or "it crashes the reader").splitlines()[-1]
+    raise bad_file(path, f"a .mat file of SVHN with X and y ({last}): get the file anew")

@@ -11,6 +11,10 @@ from capcsim.errors import ScenarioError
 
 FEATURE_LIMIT = 16.0
 """Features must lie in [-16, 16], the public range of the fixed-point inputs."""
+LONGEST = 600
+"""Characters of an error that may quote a file."""
+NAMED = 58
+"""Characters of a path in an error, whose end says more than its beginning."""
 Missing = Literal["error", "median"]
 
 
@@ -57,7 +61,8 @@ def check_features(path: Path, x: NDArray[np.generic], missing: Missing, rows: s
         raise bad_file(path, f"at least one sample with a feature; there is no sample in an x of shape {x.shape}")
     if x.dtype.kind not in "fiub" or x.ndim < 2:
         raise bad_file(path, f"x numeric with at least two axes; it is {x.dtype} of shape {x.shape}")
-    scaled = x.astype(np.float32)
+    with np.errstate(over="ignore"):
+        scaled = x.astype(np.float32)
     if x.dtype == np.uint8:
         scaled /= 255
     allowed = np.isfinite(scaled) | (np.isnan(scaled) & (missing == "median"))
@@ -93,5 +98,8 @@ def check_labels(path: Path, y: NDArray[np.generic], samples: int) -> tuple[NDAr
 
 
 def bad_file(path: Path, allowed: str) -> ScenarioError:
-    """The error for a file of samples that cannot be used."""
-    return ScenarioError("data.path", str(path), allowed)
+    """The error for a file of samples that cannot be used: one line, whatever of the file stands in it."""
+    shown = "".join(sign if sign.isprintable() else " " for sign in allowed[:LONGEST])
+    place = str(path)
+    named = place if len(place) <= NAMED else f"...{place[3 - NAMED :]}"
+    return ScenarioError("data.path", named, " ".join(shown.split()))

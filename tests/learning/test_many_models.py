@@ -1,8 +1,10 @@
 """Many models at once: batches through torch.func, checkpoints, engines, batches of one."""
 
 import importlib.util
+import io
 import itertools
 import sys
+import zipfile
 from dataclasses import replace
 from pathlib import Path
 from typing import Any
@@ -108,13 +110,59 @@ def test_a_checkpoint_belongs_to_all_that_it_depends_on(tmp_path: Path, change: 
     assert kept.load(task, FEW, "ensemble, cuda") is None
 
 
-@pytest.mark.parametrize("damage", [b"", b"PK cut", b"not an archive"])
+def archived(**members: bytes) -> bytes:
+    file = io.BytesIO()
+    with zipfile.ZipFile(file, "w") as archive:
+        for name, content in members.items():
+            archive.writestr(name, content)
+    return file.getvalue()
+
+
+def one_array() -> bytes:
+    file = io.BytesIO()
+    np.save(file, np.zeros(3, np.float32))
+    return file.getvalue()
+
+
+BROKEN_HEADER = b"\x93NUMPY\x01\x00\x20\x00" + b"((((((".ljust(31) + b"\n"
+
+
+@pytest.mark.parametrize(
+    "damage",
+    [
+        *(b"", b"PK cut", b"not an archive", one_array(), archived(a=b"raw")),
+        archived(**{"a.npy": BROKEN_HEADER}),
+    ],
+    ids=["empty", "cut", "foreign", "npy", "raw member", "header"],
+)
 def test_a_damaged_checkpoint_counts_as_absent(tmp_path: Path, damage: bytes) -> None:
     (task,) = tasks("logistic", [20])
     kept = Checkpoints(tmp_path)
     train_all([task], FEW, workers=1, checkpoints=kept)
     (path,) = tmp_path.glob("*.npz")
     path.write_bytes(damage)
+    assert kept.load(task, FEW, "processes") is None
+
+
+@pytest.mark.parametrize(
+    "change",
+    [
+        lambda weights: weights.astype(str),
+        lambda weights: weights.astype(np.complex64),
+        lambda weights: weights * np.float32(np.nan),
+        lambda weights: weights + np.float32(np.inf),
+        lambda weights: weights[..., :1],
+    ],
+    ids=["strings", "complex", "nan", "infinite", "shape"],
+)
+def test_a_checkpoint_of_no_finite_weights_counts_as_absent(tmp_path: Path, change: Any) -> None:
+    (task,) = tasks("logistic", [20])
+    kept = Checkpoints(tmp_path)
+    train_all([task], FEW, workers=1, checkpoints=kept)
+    (path,) = tmp_path.glob("*.npz")
+    with np.load(path) as arrays:
+        weights = dict(arrays)
+    np.savez(path, **{name: change(value) for name, value in weights.items()})
     assert kept.load(task, FEW, "processes") is None
 
 

@@ -78,6 +78,69 @@ def test_a_file_that_is_no_table(tmp_path: Path, source: Any) -> None:
         assert "\n" not in str(caught.value)
 
 
+def refused_csv(path: Path, content: str | bytes, says: str, **named: Any) -> None:
+    path.write_bytes(content if isinstance(content, bytes) else content.encode())
+    with pytest.raises(ScenarioError, match=says) as caught:
+        load_dataset(Data(source="csv", path=path, **named, **SIZES))
+    assert str(caught.value).isprintable()
+
+
+@pytest.mark.parametrize(
+    ("content", "says"),
+    [
+        ("a,a,label\n1,2,0\n3,4,1\n", "columns of different names; 'a' is there twice"),
+        ("a,label,label\n1,0,0\n3,1,1\n", "'label' is there twice"),
+        ("é,label\n1,x\n2,y\n".encode("latin1"), "not UTF-8: save it as UTF-8"),
+        ("a,label\n1,é\n2,y\n".encode("latin1"), "not UTF-8: save it as UTF-8"),
+        ("a,label\né,x\n2,y\n".encode("latin1"), "not UTF-8: save it as UTF-8"),
+        ("a,label\n1,x\n2,y\n".encode("utf-16"), "save it with commas and as UTF-8"),
+        (bytes(range(128, 256)), "a readable csv file"),
+        ("a,label\n\x1b[31m1\n", "a readable csv file"),
+        ("a,label\n", "at least one sample"),
+    ],
+)
+def test_a_csv_file_that_cannot_be_used(tmp_path: Path, content: str | bytes, says: str) -> None:
+    refused_csv(tmp_path / "mine.csv", content, says)
+
+
+@pytest.mark.parametrize("missing", ["?", "", "NA"])
+@pytest.mark.parametrize("of", ["label", "site", "protected"])
+def test_missing_text_is_no_value_of_its_own(tmp_path: Path, of: str, missing: str) -> None:
+    columns = {"age": ["1"] * 4, "label": ["x", "y"] * 2, "site": ["e", "w"] * 2, "protected": ["f", "m"] * 2}
+    columns[of][2] = missing
+    rows = [",".join(row) for row in zip(*columns.values(), strict=True)]
+    says = f"a value in every row of column '{of}'; 1 rows have none, the first is 2"
+    content = "\n".join([",".join(columns), *rows])
+    refused_csv(tmp_path / "mine.csv", content, says, site="site", protected="protected")
+
+
+def test_a_feature_that_nobody_measured(tmp_path: Path) -> None:
+    path = tmp_path / "mine.csv"
+    path.write_text("a,b,c,label\n?,1,true,0\n?,2,?,1\n")
+    found = load_dataset(Data(source="csv", path=path, missing="median", **SIZES))
+    assert np.isnan(found.x).tolist() == [[True, False, False], [True, False, True]]
+    assert impute(found.x, found.x)[:, 0].tolist() == [0, 0]
+    with pytest.raises(ScenarioError, match=r"data\.missing = 'median' fills NaN in"):
+        load_dataset(Data(source="csv", path=path, **SIZES))
+
+
+@pytest.mark.parametrize(
+    ("labels", "says"),
+    [
+        ([[0], [1]], "numbers or text in column 'label'"),
+        ([{"a": 1}, {"a": 2}], "numbers or text in column 'label'"),
+        ([b"\xe9", b"x"], "numbers or text in column 'label'"),
+        (pa.array([0, None], pa.timestamp("s")), "a value in every row of column 'label'; 1 rows have none"),
+        (pa.array([True, None]), "a value in every row of column 'label'"),
+    ],
+)
+def test_parquet_labels_that_are_none(tmp_path: Path, labels: Any, says: str) -> None:
+    path = tmp_path / "mine.parquet"
+    pq.write_table(pa.table({"a": [1, 2], "label": labels}), path)
+    with pytest.raises(ScenarioError, match=says):
+        load_dataset(Data(source="parquet", path=path, **SIZES))
+
+
 def test_each_party_fills_in_its_own_medians() -> None:
     own = np.array([[1, np.nan, np.nan], [3, 5, np.nan], [8, 7, np.nan]], np.float32)
     x = np.array([[np.nan, np.nan, np.nan], [2, np.nan, 4]], np.float32)
@@ -109,3 +172,30 @@ def test_a_patient_is_scaled_by_fixed_ranges_and_coded(tmp_path: Path) -> None:
 def test_a_table_of_another_form_is_refused(tmp_path: Path) -> None:
     with pytest.raises(ScenarioError, match="14 columns; it has 3"):
         load_dataset(heart(tmp_path, "1,2,3\n"))
+
+
+@pytest.mark.parametrize(
+    ("line", "says"),
+    [
+        ("50,1,4,140,0,?,0,135,1,2,2,?,7,?", "num as one of 0, 1, 2, 3, 4; line 3 of processed.cleveland.data has '?'"),
+        ("50,1,4,140,0,?,0,135,1,2,2,?,7,-9", "num as one of .* has '-9'"),
+        ("50,?,4,140,0,?,0,135,1,2,2,?,7,0", "sex as one of 0, 1; line 3 .* has '?'"),
+        ("50,5,4,140,0,?,0,135,1,2,2,?,7,0", "sex as one of 0, 1; line 3 .* has '5'"),
+        ("old,1,4,140,0,?,0,135,1,2,2,?,7,0", "age as a number, or ? where it was not measured; line 3 .* has 'old'"),
+        ("50,1,9,140,0,?,0,135,1,2,2,?,7,0", "cp as one of 1, 2, 3, 4, or .* has '9'"),
+        ("inf,1,4,140,0,?,0,135,1,2,2,?,7,0", "age as a number"),
+        ("50,1", "14 columns; it has 2 in line 3 of processed.cleveland.data"),
+    ],
+)
+def test_a_patient_with_a_value_that_cannot_be(tmp_path: Path, line: str, says: str) -> None:
+    healthy, ill = "50,1,4,140,0,?,0,135,1,2,2,?,7,0", "80,0,1,200,600,1,2,60,0,-3,?,3,3,3"
+    with pytest.raises(ScenarioError, match=says.replace("?", r"\?")):
+        load_dataset(heart(tmp_path, f"{healthy}\n{ill}\n{line}\n"))
+
+
+@pytest.mark.parametrize("content", [b"", b"\n\n", b"\xe9" * 20])
+def test_a_hospital_without_patients(tmp_path: Path, content: bytes) -> None:
+    data = heart(tmp_path, "")
+    (tmp_path / "heart_disease" / "processed.cleveland.data").write_bytes(content)
+    with pytest.raises(ScenarioError, match="get the file anew"):
+        load_dataset(data)
