@@ -5,6 +5,7 @@ from dataclasses import asdict, astuple, dataclass, field
 from typing import Any, Self, TypeAlias
 
 from capcsim.backend import PublicModel, Step, Transcript
+from capcsim.costs.condense import condensed
 from capcsim.costs.transcripts import from_json, to_json
 from capcsim.privacy.mechanisms import Mechanism
 from capcsim.protocol import Voter
@@ -97,13 +98,15 @@ def guardian_group(classes: int, voters: int, mechanism: Mechanism) -> str:
 class MeasuredCosts:
     """Answers the simulated world out of the measurements; which sample it gets is a matter of the seed.
 
-    A batch of a size that was not foreseen (a budget that ran low in its middle) replays the next larger size.
+    A batch of a size that was not foreseen (a budget that ran low in its middle) replays the next larger size. Long
+    transcripts come condensed.
     """
 
     def __init__(self, measured: Measurements, batch_sizes: Sequence[Sequence[int]], seeds: Seeds) -> None:
         """`batch_sizes[q][b]` is the size that batch b of querying party q had when every pair was executed."""
         self._measured, self._batch_sizes, self._seeds = measured, batch_sizes, seeds
         self._guardian = next((key.group for key in measured.samples if key.step is Step.RELEASE), "")
+        self._condensed: dict[int, Transcript] = {}
         self._sizes: dict[tuple[Step, str], list[int]] = {}
         for key in sorted(measured.samples):
             self._sizes.setdefault((key.step, key.group), []).append(key.size)
@@ -118,7 +121,7 @@ class MeasuredCosts:
         if batch < len(planned) and planned[batch] == size:
             own = self._measured.own.get((step, querier, batch, voter.index))
             if own is not None:
-                return own
+                return self._short(own)
         return self._draw(step, self.group(voter), size, querier, batch, voter.index)
 
     def count(self, querier: int, batch: int, size: int) -> Transcript:
@@ -138,4 +141,10 @@ class MeasuredCosts:
         measured = next((known for known in sizes if known >= size), sizes[-1])
         samples = self._measured.samples[Stratum(step, name, measured)]
         place = (list(Step).index(step), querier, batch + 1, voter + 1)
-        return samples[int(self._seeds.generator("replay", *place).integers(len(samples)))]
+        return self._short(samples[int(self._seeds.generator("replay", *place).integers(len(samples)))])
+
+    def _short(self, transcript: Transcript) -> Transcript:
+        """The same object for the same transcript, which `_measured` keeps alive."""
+        if id(transcript) not in self._condensed:
+            self._condensed[id(transcript)] = condensed(transcript)
+        return self._condensed[id(transcript)]

@@ -1,0 +1,94 @@
+"""Long transcripts in fewer nodes, for simulations of many pairs.
+
+A backend that streams sends thousands of messages for one batch; a simulation of hundreds of pairs would spend its time
+on them. Here a run of one role's work and messages, in which it waits for nobody, becomes one stretch of work and one
+message, as long as that is a small part of the transcript. Every second, byte and dependency stays. What may be lost
+is overlap: a receiver gets the merged message later than it would have got the first of its parts.
+"""
+
+from dataclasses import dataclass, field
+
+from capcsim.backend import Compute, Message, Phase, Role, Scope, Step, Transcript
+from capcsim.costs.transcripts import cpu_s, sent_bytes
+
+FEW_NODES = 200
+"""A transcript of so many nodes stays as it is."""
+PARTS = 24
+"""A merged node has at most this part of all seconds of its role, or of all bytes of its direction."""
+
+
+@dataclass
+class _Run:
+    """Consecutive nodes of one role that become at most two: work, then a message."""
+
+    first: int
+    step: Step
+    phase: Phase
+    role: Role
+    after: set[int]
+    seconds: float = 0.0
+    receiver: Role | None = None
+    nbytes: int = 0
+    computes: bool = False
+    alone: Compute | Message | None = None
+    members: dict[int, bool] = field(default_factory=dict)
+    """The old nodes, and whether each is a message."""
+
+
+def condensed(transcript: Transcript) -> Transcript:
+    """The same work and bytes in fewer nodes; nodes of scope QUERIER and QUERY stay as they are."""
+    if len(transcript) <= FEW_NODES:
+        return transcript
+    most_s, most_bytes = cpu_s(transcript), sent_bytes(transcript)
+    runs: list[_Run] = []
+    under_way: dict[Role, _Run] = {}
+    for index, node in enumerate(transcript):
+        role = node.role if isinstance(node, Compute) else node.sender
+        run = under_way.get(role)
+        if run is None or not _takes(run, node, most_s, most_bytes):
+            run = _Run(index, node.step, node.phase, role, set(), alone=None if node.scope is Scope.PAIR else node)
+            runs.append(run)
+            under_way[role] = run
+        _take(run, index, node)
+    return _written(runs)
+
+
+def _takes(run: _Run, node: Compute | Message, most_s: dict[str, float], most_bytes: dict[str, int]) -> bool:
+    """Whether a run may go on with a node without anybody waiting in a circle, or much longer than before."""
+    if run.alone is not None or node.scope is not Scope.PAIR or (run.step, run.phase) != (node.step, node.phase):
+        return False
+    # What lies between the run's beginning and this node may itself wait for the run.
+    if any(index >= run.first and index not in run.members for index in node.after):
+        return False
+    if isinstance(node, Compute):
+        return (run.seconds + node.seconds) * PARTS <= most_s[run.role] or not node.seconds
+    direction = f"{node.sender}->{node.receiver}"
+    same = run.receiver in (None, node.receiver)
+    return same and (run.receiver is None or (run.nbytes + node.nbytes) * PARTS <= most_bytes[direction])
+
+
+def _take(run: _Run, index: int, node: Compute | Message) -> None:
+    run.after |= {other for other in node.after if other not in run.members}
+    run.members[index] = isinstance(node, Message)
+    if isinstance(node, Compute):
+        run.seconds, run.computes = run.seconds + node.seconds, True
+    else:
+        run.receiver, run.nbytes = node.receiver, run.nbytes + node.nbytes
+
+
+def _written(runs: list[_Run]) -> Transcript:
+    """The runs' nodes, in the order in which they begin: nobody waits for what begins later."""
+    nodes: list[Compute | Message] = []
+    place: dict[int, int] = {}  # of each old node: the new one that it is part of
+    for run in runs:
+        after = tuple(sorted({place[index] for index in run.after}))
+        labels = run.step, run.phase, run.alone.scope if run.alone else Scope.PAIR
+        work = message = -1
+        if run.computes:
+            work = len(nodes)
+            nodes.append(Compute(run.role, run.seconds, *labels, after))
+        if run.receiver is not None:
+            message = len(nodes)
+            nodes.append(Message(run.role, run.receiver, run.nbytes, *labels, (work,) if run.computes else after))
+        place |= {index: message if sent else work for index, sent in run.members.items()}
+    return tuple(nodes)
