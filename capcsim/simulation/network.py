@@ -1,11 +1,14 @@
-"""The network: access links whose bandwidth the flows on them share, and a latency between machines.
+"""The network: access links whose bandwidth the connections on them share, and a latency between machines.
 
-Flows are fluid and share max-min fairly, as many TCP connections do in the long run: each gets the rate
-of its narrowest link, and what one cannot use is left to the others (progressive filling; Bertsekas and
-Gallager, Data Networks, 6.5.2). A message alone takes exactly latency + bytes / bandwidth.
+Messages from one machine to another go in order over one connection. Connections are fluid and share max-min fairly,
+as many TCP connections do in the long run: each gets the rate of its narrowest link, and what one cannot use is left to
+the others (progressive filling; Bertsekas and Gallager, Data Networks, 6.5.2). A message alone takes exactly
+latency + bytes / bandwidth.
 """
 
+from collections import deque
 from collections.abc import Callable, Generator
+from dataclasses import dataclass
 from typing import Any
 
 import numpy as np
@@ -24,10 +27,19 @@ class Link:
         self.carried_bytes = 0
 
 
-class Network:
-    """All flows under way, one for each message, as parallel arrays.
+@dataclass(frozen=True, slots=True)
+class _Waiting:
+    """A message on a connection, and the event that all of it has passed."""
 
-    Flow i had `left_bits[i]` to go at `since_s[i]` and moves at `rate_bps[i]` since then, until `ends_s[i]`.
+    bits: float
+    done: simpy.Event
+
+
+class Network:
+    """All connections that carry something, as parallel arrays; messages from one machine to another go in order.
+
+    The message at the head of connection i had `left_bits[i]` to go at `since_s[i]` and moves at `rate_bps[i]` since
+    then, until `ends_s[i]`; those behind it wait in `queues[i]`.
     """
 
     def __init__(self, env: simpy.Environment, latency_s: float) -> None:
@@ -38,8 +50,9 @@ class Network:
         self._ups, self._downs = np.empty(0, np.int64), np.empty(0, np.int64)
         self._left_bits, self._since_s = np.empty(0), np.empty(0)
         self._rate_bps, self._ends_s = np.empty(0), np.empty(0)
-        self._done: NDArray[np.object_] = np.empty(0, object)
-        self._new: list[tuple[int, int, float, simpy.Event]] = []
+        self._queues: NDArray[np.object_] = np.empty(0, object)
+        self._open: dict[tuple[int, int], deque[_Waiting]] = {}
+        self._new: list[tuple[int, int]] = []
         self._recompute_due = False
         self._wake_s = float("inf")
 
@@ -49,8 +62,7 @@ class Network:
         down.carried_bytes += nbytes
         if nbytes:
             done = self._env.event()
-            self._new.append((self._number(up), self._number(down), 8.0 * nbytes, done))
-            self._recompute_soon()
+            self._enqueue((self._number(up), self._number(down)), _Waiting(8.0 * nbytes, done))
             yield done
         yield self._env.timeout(self.latency_s)
 
@@ -60,56 +72,83 @@ class Network:
             self._bps = np.append(self._bps, link.bps)
         return self._links[link]
 
+    def _enqueue(self, ends: tuple[int, int], message: _Waiting) -> None:
+        """A message that follows another changes no rate."""
+        if ends in self._open:
+            self._open[ends].append(message)
+            return
+        self._open[ends] = deque([message])
+        self._new.append(ends)
+        self._recompute_soon()
+
     def _recompute_soon(self) -> None:
-        # Not at once: flows that start at the same instant are shared out together.
+        # Not at once: what starts or ends at the same instant is shared out together.
         if not self._recompute_due:
             self._recompute_due = True
             self._at(0.0, self._recompute)
 
     def _recompute(self) -> None:
-        """Share the links out anew, and wake when the next flow ends."""
+        """Share the links out anew among the connections that carry something."""
         self._recompute_due = False
         self._admit()
-        if not len(self._done):
-            return
         now_s = self._env.now
         rates_bps = max_min_rates_bps(self._ups, self._downs, self._bps)
-        # A flow whose rate stays keeps the end that was computed first: no error adds up.
+        # A message whose rate stays keeps the end that was computed first: no error adds up.
         changed = np.flatnonzero(rates_bps != self._rate_bps)
         moved_bits = self._rate_bps[changed] * (now_s - self._since_s[changed])
         self._left_bits[changed] = np.maximum(self._left_bits[changed] - moved_bits, 0.0)
         self._since_s[changed], self._rate_bps[changed] = now_s, rates_bps[changed]
         self._ends_s[changed] = now_s + self._left_bits[changed] / rates_bps[changed]
+        self._wake_next()
+
+    def _wake_next(self) -> None:
+        """Wake when the next message has passed."""
+        if not len(self._ends_s):
+            return
         self._wake_s = expected_s = float(self._ends_s.min())
-        self._at(max(expected_s - now_s, 0.0), lambda: self._finish(expected_s))
+        self._at(max(expected_s - self._env.now, 0.0), lambda: self._finish(expected_s))
 
     def _admit(self) -> None:
-        """Take in the flows that have started since the last time."""
+        """Take in the connections that have begun to carry something since the last time."""
         if not self._new:
             return
-        ups, downs, bits, done = zip(*self._new, strict=True)
-        count = len(self._new)
+        queues = np.empty(len(self._new), object)
+        queues[:] = [self._open[ends] for ends in self._new]
+        ups, downs = zip(*self._new, strict=True)
         self._ups, self._downs = np.append(self._ups, ups), np.append(self._downs, downs)
-        self._left_bits = np.append(self._left_bits, bits)
-        self._since_s = np.append(self._since_s, np.full(count, self._env.now))
-        self._rate_bps = np.append(self._rate_bps, np.zeros(count))
-        self._ends_s = np.append(self._ends_s, np.full(count, np.inf))
-        self._done = np.append(self._done, np.array(done, object))
+        self._left_bits = np.append(self._left_bits, [queue[0].bits for queue in queues])
+        self._since_s = np.append(self._since_s, np.full(len(queues), self._env.now))
+        self._rate_bps = np.append(self._rate_bps, np.zeros(len(queues)))
+        self._ends_s = np.append(self._ends_s, np.full(len(queues), np.inf))
+        self._queues = np.append(self._queues, queues)
         self._new.clear()
 
     def _finish(self, expected_s: float) -> None:
-        """End the flows that are due, unless the rates have changed since this was planned."""
+        """End the messages that are due, unless the rates have changed since this was planned; the next ones follow."""
         if expected_s != self._wake_s:
             return
-        left = self._ends_s > expected_s
-        for done in self._done[~left]:
-            done.succeed()
-        self._done = self._done[left]
-        self._ups, self._downs = self._ups[left], self._downs[left]
-        self._left_bits, self._since_s = self._left_bits[left], self._since_s[left]
-        self._rate_bps, self._ends_s = self._rate_bps[left], self._ends_s[left]
         self._wake_s = float("inf")
-        self._recompute_soon()
+        stays = np.ones(len(self._ends_s), np.bool_)
+        for index in np.flatnonzero(self._ends_s <= expected_s):
+            queue = self._queues[index]
+            queue.popleft().done.succeed()
+            stays[index] = bool(queue)
+            if queue:
+                self._left_bits[index], self._since_s[index] = queue[0].bits, expected_s
+                self._ends_s[index] = expected_s + queue[0].bits / self._rate_bps[index]
+        if stays.all():
+            self._wake_next()
+        else:
+            self._close(stays)
+            self._recompute_soon()
+
+    def _close(self, stays: NDArray[np.bool_]) -> None:
+        """Leave out the connections that carry nothing any more."""
+        for ends in zip(self._ups[~stays], self._downs[~stays], strict=True):
+            del self._open[int(ends[0]), int(ends[1])]
+        self._ups, self._downs, self._queues = self._ups[stays], self._downs[stays], self._queues[stays]
+        self._left_bits, self._since_s = self._left_bits[stays], self._since_s[stays]
+        self._rate_bps, self._ends_s = self._rate_bps[stays], self._ends_s[stays]
 
     def _at(self, delay_s: float, action: Callable[[], None]) -> None:
         event = self._env.timeout(delay_s)
@@ -118,9 +157,9 @@ class Network:
 
 
 def max_min_rates_bps(ups: Indices, downs: Indices, link_bps: Reals) -> Reals:
-    """The max-min fair rate of each flow, which uses the links `ups[i]` and `downs[i]` of `link_bps`.
+    """The max-min fair rate of each connection, which uses the links `ups[i]` and `downs[i]` of `link_bps`.
 
-    Fill all links evenly, fix the flows of the links that are full first, repeat with what is left.
+    Fill all links evenly, fix the connections of the links that are full first, repeat with what is left.
     """
     left_bps = link_bps.copy()
     rates_bps = np.zeros(len(ups))
