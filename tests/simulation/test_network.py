@@ -47,6 +47,17 @@ def test_equal_flows_out_of_one_uplink_share_it(flows: int) -> None:
     assert ends == pytest.approx([flows * 0.008] * flows, rel=1e-12)
 
 
+@pytest.mark.parametrize("other_s", [0.0, 0.3])
+def test_messages_between_two_machines_go_in_order(other_s: float) -> None:
+    """The second waits for the first, and both together get no more of the link than another machine's one does."""
+    up, down = Link("u", 1e9), Link("d", 1e6)
+    ends = arrivals([(0.0, up, down, 62_500), (0.0, up, down, 62_500), (other_s, Link("v", 1e9), down, 125_000)])
+    half = 0.5 + (0.5 - other_s)
+    assert ends[0] == pytest.approx(half, rel=1e-12)
+    assert ends[1] == pytest.approx(half + 1.0, rel=1e-12)
+    assert ends[2] == pytest.approx(2.0, rel=1e-12)
+
+
 def test_flows_on_different_links_do_not_see_each_other() -> None:
     ends = arrivals([(0.0, Link(f"u{i}", 1e6), Link(f"d{i}", 1e6), 125_000) for i in range(5)])
     assert ends == [1.0] * 5
