@@ -115,6 +115,8 @@ def compare(
             job.backend.close()
     return {
         "scenario": scenario.title,
+        "data": jobs[0].dataset.name,
+        "data_note": jobs[0].dataset.note,
         "seed": scenario.seed,
         "batch": scenario.queries.batch,
         "noise": "simulation",

@@ -293,15 +293,22 @@ def parser(doc: str | None, datasets: Sequence[str] = tuple(SETTINGS)) -> argpar
     made.add_argument("--quick", action="store_true", help="small sizes: a minute on two cores")
     made.add_argument("--json", action="store_true", help="print one JSON object and nothing else")
     made.add_argument("--output", type=Path, help="folder for JSON, PNG and votes; else runs/experiments/...")
-    made.add_argument("--workers", type=int, default=2, help="processes that train")
+    made.add_argument("--workers", type=positive, default=2, help="processes that train")
     made.add_argument("--cache", type=Path, help="folder of trained models; else the user's cache")
-    made.add_argument("--seeds", type=int, default=1, help="whole runs, each with parties of its own")
-    made.add_argument("--retrainings", type=int, help="seeds of retraining")
-    made.add_argument("--parties", type=int)
-    made.add_argument("--labels", type=int, help="labels in place of the paper's number")
+    made.add_argument("--seeds", type=positive, default=1, help="whole runs, each with parties of its own")
+    made.add_argument("--retrainings", type=positive, help="seeds of retraining")
+    made.add_argument("--parties", type=positive)
+    made.add_argument("--labels", type=positive, help="labels in place of the paper's number")
     made.add_argument("--selection", choices=SELECTIONS)
-    made.add_argument("--epochs", type=int, help="of training; fewer make weaker models")
+    made.add_argument("--epochs", type=positive, help="of training; fewer make weaker models")
     return made
+
+
+def positive(text: str) -> int:
+    """A whole number from 1, for argparse."""
+    if not text.isdecimal() or int(text) < 1:
+        raise argparse.ArgumentTypeError(f"{text}: a whole number from 1")
+    return int(text)
 
 
 def setting_of(arguments: argparse.Namespace) -> Setting:
@@ -344,7 +351,7 @@ def finish(
         figure.text(0.01, 0.005, note, fontsize=7)
     figure.savefig(arguments.output / f"{name}.png", dpi=150)
     (arguments.output / f"{name}.json").write_text(json.dumps(found, indent=2))
-    (arguments.output / f"{name}.md").write_text("\n".join(rows) + "\n")
+    (arguments.output / f"{name}.md").write_text("\n".join([*rows, *(["", note] if note else [])]) + "\n")
     if arguments.json:
         print(json.dumps(found, indent=2))
         return
@@ -366,19 +373,31 @@ def per_class(by_querier: Sequence[Sequence[Quality]]) -> list[float]:
 
 
 def spread(values: Sequence[float]) -> dict[str, Any]:
-    """Mean and sample deviation, which over querying parties and seeds of retraining mixes both."""
+    """Mean and sample deviation."""
     deviation = float(np.std(values, ddof=1)) if len(values) > 1 else None
     return {"mean": fmean(values), "deviation": deviation, "values": list(values)}
 
 
-def points(value: float | dict[str, Any] | None) -> str:
-    """A difference in percentage points, with its deviation where there is one."""
-    if value is None:
-        return "-"
-    if isinstance(value, dict):
-        tail = "" if value["deviation"] is None else f" +- {100 * value['deviation']:.2f}"
-        return f"{100 * value['mean']:+.2f}{tail}"
-    return f"{100 * value:+.2f}"
+def points(value: float | None) -> str:
+    """A difference in percentage points."""
+    return "-" if value is None else f"{100 * value:+.2f}"
+
+
+def gain_cell(gains: Sequence[dict[str, Any]]) -> str:
+    """The mean over whole runs; its deviation over them, and that over querying parties and seeds of retraining."""
+    means = spread([gain["mean"] for gain in gains])
+    within = spread([value for gain in gains for value in gain["values"]])
+    between = "" if means["deviation"] is None else f" +- {100 * means['deviation']:.2f}"
+    one = "" if within["deviation"] is None else f" ({100 * within['deviation']:.2f})"
+    return f"{points(means['mean'])}{between}{one}"
+
+
+GAIN = "gain, points +- over runs (over parties and retrainings)"
+
+
+def asked_name(setting: Setting) -> str:
+    """What the number of labels that was not bought by an analysis is."""
+    return "the paper's number" if setting.labels == SETTINGS[setting.dataset].labels else "as asked"
 
 
 def epsilons(found: Sequence[dict[str, float]]) -> str:

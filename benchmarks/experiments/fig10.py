@@ -12,11 +12,14 @@ import numpy as np
 from common import (
     AFTER,
     BEFORE,
+    GAIN,
     SELECTIONS,
     Collaboration,
+    asked_name,
     command,
     epsilons,
     finish,
+    gain_cell,
     labels_of,
     parser,
     per_class,
@@ -50,7 +53,7 @@ def run_seed(work: Collaboration) -> dict[str, Any]:
     for selection, asked, votes in work.vote_once(SELECTIONS):
         say(selection)
         labels = work.labels(votes, setting.sigma)
-        counts = {**work.affordable(votes), "the paper's number": setting.labels}
+        counts = {**work.affordable(votes), asked_name(setting): setting.labels}
         of: dict[str, Any] = {"votes": work.save_votes(f"fig10-{selection}", asked, votes)}
         for name, count in counts.items():
             after = work.retrain(asked, labels, count)
@@ -69,7 +72,7 @@ def run_seed(work: Collaboration) -> dict[str, Any]:
     return found
 
 
-def draw(runs: list[dict[str, Any]], title: str) -> Figure:
+def draw(runs: list[dict[str, Any]], name: str, title: str) -> Figure:
     """Above, each class's accuracy and the balanced one; below, what was asked about (figure 9)."""
     figure = Figure(figsize=(10, 7), layout="constrained")
     above, below = figure.subplots(2, 1)
@@ -78,7 +81,7 @@ def draw(runs: list[dict[str, Any]], title: str) -> Figure:
     above.bar(places - 2 * width, 100 * before, width, color=BEFORE, label="before")
     above.axhline(100 * fmean(run["balanced_before"] for run in runs), color=BEFORE, linestyle="--", linewidth=1)
     for number, selection in enumerate(SELECTIONS):
-        of = [run[selection]["the paper's number"] for run in runs]
+        of = [run[selection][name] for run in runs]
         shift, colour = (number - 1) * width, COLOURS[selection]
         accuracies = np.mean([each["per_class_after"] for each in of], axis=0)
         above.bar(places + shift, 100 * accuracies, width, color=colour, label=selection)
@@ -99,15 +102,17 @@ def rows_of(dataset: str, jpeg: str, runs: list[dict[str, Any]]) -> list[str]:
     best, over_random = PAPER[dataset]
     rows = [
         "| data | selection | labels (bought by) | epsilon: data-independent, Theorem 6 |"
-        " label acc. | balanced before | after | gain, points |"
+        f" label acc. | balanced before | after | {GAIN} |"
         f" paper: best {points(best)}, of it {points(over_random)} over random |",
         "|---|---|---|---|---|---|---|---|---|",
     ]
     for selection in SELECTIONS:
         for name in (key for key, value in runs[0][selection].items() if isinstance(value, dict)):
             of = [run[selection][name] for run in runs]
-            gain = spread([value for each in of for value in each["balanced_gain"]["values"]])
-            random = fmean(value for run in runs for value in run["random"][name]["balanced_gain"]["values"])
+            gains = [each["balanced_gain"] for each in of]
+            over_random = fmean(run[selection][name]["balanced_gain"]["mean"] for run in runs) - fmean(
+                run["random"][name]["balanced_gain"]["mean"] for run in runs
+            )
             cells = [
                 dataset + jpeg,
                 selection,
@@ -116,8 +121,8 @@ def rows_of(dataset: str, jpeg: str, runs: list[dict[str, Any]]) -> list[str]:
                 f"{fmean(each['label_accuracy'] for each in of):.3f}",
                 f"{fmean(run['balanced_before'] for run in runs):.4f}",
                 f"{fmean(each['balanced_after'] for each in of):.4f}",
-                points(gain),
-                f"over random {points(gain['mean'] - random)}",
+                gain_cell(gains),
+                f"over random {points(over_random)}",
             ]
             rows.append(f"| {' | '.join(cells)} |")
     return rows
@@ -147,7 +152,7 @@ def main() -> None:
     }
     weak = f"classes {', '.join(map(str, setting.weak_classes))} are weak at {arguments.weak}"
     title = f"{arguments.dataset}, {weak}, {setting.labels} labels"
-    finish(arguments, "fig10", found, draw(runs, title), rows, started_s)
+    finish(arguments, "fig10", found, draw(runs, asked_name(setting), title), rows, started_s)
 
 
 if __name__ == "__main__":

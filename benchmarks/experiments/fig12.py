@@ -11,13 +11,16 @@ from typing import Any
 from common import (
     AFTER,
     BEFORE,
+    GAIN,
     Collaboration,
     command,
     epsilons,
     finish,
+    gain_cell,
     parser,
     points,
     pooled,
+    positive,
     say,
     setting_of,
     spread,
@@ -37,15 +40,19 @@ DRAWS = 5
 
 
 def best_sigma(work: Collaboration, asked: Any, votes: Any, loss: float) -> tuple[float, float]:
-    """The largest sigma whose labels are at most `loss` less right than those without noise, and their accuracy."""
+    """The largest sigma whose labels are at most `loss` less right than those without noise, and their accuracy.
+
+    The smallest one where all lose more.
+    """
     without = work.right(asked, [work.counts(cast).argmax(axis=1) for cast in votes])
-    best = (SHARES_OF_K[0] * work.setting.parties, without)
+    best: tuple[float, float] | None = None
     for share in SHARES_OF_K:
         sigma = share * work.setting.parties
         right = fmean(work.right(asked, work.labels(votes, sigma, draw + 1)) for draw in range(DRAWS))
-        if right < without - loss:
+        if best is not None and right < without - loss:
             break
         best = (sigma, right)
+    assert best, "there are shares"
     return best
 
 
@@ -76,7 +83,7 @@ def rows_of(runs: list[dict[str, Any]], counts: list[int], dataset: str, labels:
     """A line for each number of parties."""
     rows = [
         "| K | samples each | best sigma | label acc. |"
-        f" best epsilon of {labels} labels: data-independent, Theorem 6 | paper's | before | after | gain, points |"
+        f" best epsilon of {labels} labels: data-independent, Theorem 6 | paper's | before | after | {GAIN} |"
         " paper's |",
         "|---|---|---|---|---|---|---|---|---|---|",
     ]
@@ -93,7 +100,7 @@ def rows_of(runs: list[dict[str, Any]], counts: list[int], dataset: str, labels:
             "-" if epsilon is None else f"{epsilon:.2f}",
             f"{mean['accuracy_before']:.4f}",
             f"{mean['accuracy_after']:.4f}",
-            points(spread([value for run in of for value in run["gain"]["values"]])),
+            gain_cell([run["gain"] for run in of]),
             points(gain),
         ]
         rows.append(f"| {' | '.join(cells)} |")
@@ -125,14 +132,19 @@ def draw(runs: list[dict[str, Any]], counts: list[int], known: dict[int, tuple[f
     return figure
 
 
+def numbers(text: str) -> list[int]:
+    """Numbers of parties with commas between, for argparse."""
+    return [positive(part) for part in text.split(",")]
+
+
 def main() -> None:
     options = parser(__doc__)
-    options.add_argument("--counts", help="numbers of parties; else 150,200,250,300,400")
+    options.add_argument("--counts", type=numbers, help="numbers of parties; else 150,200,250,300,400")
     options.add_argument("--loss", type=float, default=0.01, help="of label accuracy, that the best sigma may cost")
     arguments = options.parse_args()
     setting = setting_of(arguments)
     started_s = start(arguments, f"fig12-{arguments.dataset}")
-    counts = list(map(int, (arguments.counts or ("20,40" if arguments.quick else "150,200,250,300,400")).split(",")))
+    counts = arguments.counts or ([20, 40] if arguments.quick else [150, 200, 250, 300, 400])
     runs = []
     for count in counts:
         for seed in range(1, arguments.seeds + 1):

@@ -14,7 +14,7 @@ from statistics import median
 
 import numpy as np
 import torch
-from common import SETTINGS, command, say
+from common import SETTINGS, command, positive, say
 
 from capcsim.costs.cache import host, versions
 from capcsim.learning.checkpoints import Checkpoints
@@ -64,10 +64,10 @@ def measure(tasks: list[TrainingTask], models: Models, plain_models: int, worker
 
 def main() -> None:
     options = argparse.ArgumentParser(description=__doc__)
-    options.add_argument("--models", type=int, default=250)
-    options.add_argument("--plain", type=int, default=20, help="models of the plain loop")
+    options.add_argument("--models", type=positive, default=250)
+    options.add_argument("--plain", type=positive, default=20, help="models of the plain loop")
     options.add_argument("--data")
-    options.add_argument("--workers", type=int, default=2)
+    options.add_argument("--workers", type=positive, default=2)
     options.add_argument("--quick", action="store_true", help="20 models")
     options.add_argument("--json", action="store_true")
     arguments = options.parse_args()

@@ -171,6 +171,8 @@ def _notes(found: Row) -> list[str]:
         if row["agreement"]["upper_bound_95"] is not None and not row["exact"]:
             bound = row["agreement"]["upper_bound_95"]
             lines.append(f"{row['name']} is not exact: at most {bound:.2g} of its votes differ (95 %).")
+    if found.get("data_note"):
+        lines.append(f"{found['data']}: {found['data_note']}.")
     return [*lines, "Seeded noise, so that only backends differ: these labels protect nobody."]
 
 

@@ -3,7 +3,6 @@
 import argparse
 import importlib
 import json
-import os
 import subprocess
 import sys
 from dataclasses import replace
@@ -17,25 +16,20 @@ from capcsim.learning.datasets import Dataset, load_dataset
 from capcsim.privacy.votes import read_votes
 from capcsim.scenario import Data
 
-FOLDER = Path(os.environ.get("CAPCSIM_DATA", "/nonexistent"))
-needs_mnist = pytest.mark.skipif(
-    not (FOLDER / "mnist.npz").exists(), reason="CAPCSIM_DATA names no folder with mnist.npz"
-)
 EXPERIMENTS = Path(__file__).parents[2] / "benchmarks" / "experiments"
 
 
 @pytest.fixture(scope="module")
-def some_digits() -> Dataset | None:
-    """The first of MNIST's training and test images: reading all of them takes longer than the rest."""
-    if not (FOLDER / "mnist.npz").exists():
-        return None
-    whole = load_dataset(Data(source="mnist", folder=FOLDER, train_per_party=1, pool_per_querier=1, evaluation=1))
-    rows = np.r_[:2000, 60_000:60_600]
-    return replace(whole, x=whole.x[rows], y=whole.y[rows], training=2000)
+def some_digits() -> Dataset:
+    """scikit-learn's digits on MNIST's 28 x 28 pixels: the experiments' code, without a folder of data."""
+    small = load_dataset(Data(source="digits", train_per_party=1, pool_per_querier=1, evaluation=1))
+    large = np.zeros((len(small.x), 1, 28, 28), np.float32)
+    large[:, 0, 2:26, 2:26] = np.kron(small.x.reshape(-1, 8, 8) / small.x.max(), np.ones((1, 3, 3), np.float32))
+    return Dataset("mnist", large, small.y, 10, training=1200)
 
 
 @pytest.fixture
-def common(monkeypatch: pytest.MonkeyPatch, some_digits: Dataset | None) -> Any:
+def common(monkeypatch: pytest.MonkeyPatch, some_digits: Dataset) -> Any:
     monkeypatch.syspath_prepend(str(EXPERIMENTS))
     import common
 
@@ -55,7 +49,6 @@ def work(common: Any, tiny: Any, tmp_path: Path) -> Any:
     return common.Collaboration(tiny, 3, arguments)
 
 
-@needs_mnist
 def test_labels_are_the_noisy_argmax_of_votes_that_are_saved(work: Any, tmp_path: Path) -> None:
     asked = work.select("random", 12)
     votes = work.vote(asked)
@@ -76,7 +69,6 @@ def test_labels_are_the_noisy_argmax_of_votes_that_are_saved(work: Any, tmp_path
         assert (saved.true_labels == work.ensemble.dataset.y[rows]).all()
 
 
-@needs_mnist
 def test_each_analysis_buys_what_fits_the_budget_and_no_more(work: Any) -> None:
     votes = work.vote(work.select("random", 40))
     bought = work.affordable(votes)
@@ -86,7 +78,6 @@ def test_each_analysis_buys_what_fits_the_budget_and_no_more(work: Any) -> None:
         assert count == 40 or work.epsilons(votes, count + 1)[name] > 10.0
 
 
-@needs_mnist
 def test_votes_are_cast_once_and_follow_their_queries(work: Any) -> None:
     for selection, asked, votes in work.vote_once(("random", "entropy", "k-center")):
         again = work.select(selection, 40)
@@ -94,7 +85,6 @@ def test_votes_are_cast_once_and_follow_their_queries(work: Any) -> None:
         assert all((a == b).all() for a, b in zip(work.vote(asked), votes, strict=True))
 
 
-@needs_mnist
 def test_gains_are_those_of_the_first_labels(work: Any) -> None:
     asked = work.select("entropy", 12)
     truth = [work.ensemble.dataset.y[rows] for rows in asked]
@@ -120,7 +110,6 @@ def test_a_missing_set_is_one_line(tmp_path: Path) -> None:
     assert "Traceback" not in done.stderr
 
 
-@needs_mnist
 @pytest.mark.parametrize(
     ("figure", "options"),
     [("fig8", ["--mixed", "--baselines"]), ("fig10", []), ("fig11", []), ("fig12", ["--counts", "6"])],
@@ -145,3 +134,54 @@ def test_one_command_leaves_json_a_picture_rows_and_the_votes(
     assert len(rows) >= 3
     assert len({row.count("|") for row in rows}) == 1, "every row has as many cells as the heading"
     assert list(tmp_path.glob(f"votes-{figure}*.parquet"))
+    for gained, before, after in gains_of(figure, found):
+        assert gained == pytest.approx(after - before)
+        assert -1 < gained < 1
+
+
+def gains_of(figure: str, found: dict[str, Any]) -> list[tuple[float, float, float]]:
+    """(gain, before, after) of every result that a figure tells."""
+    run = found["runs"][0]
+    if figure == "fig8":
+        names = ["data-independent", "theorem6-mironov", "the paper's number", "if all were right"]
+        of = [(run[name]["gain"]["mean"], run["accuracy_before"], run[name]["accuracy_after"]) for name in names]
+        assert run["if all were right"]["label_accuracy"] == 1
+        assert run["if all were right"]["epsilon"] is None
+        return of
+    if figure == "fig10":
+        cases = [run[selection][name] for selection in ("entropy", "k-center") for name in ("the paper's number",)]
+        assert all(sum(case["queries_per_class"]) == pytest.approx(6) for case in cases)
+        return [(case["balanced_gain"]["mean"], run["balanced_before"], case["balanced_after"]) for case in cases]
+    if figure == "fig12":
+        return [(run["gain"]["mean"], run["accuracy_before"], run["accuracy_after"])]
+    return []
+
+
+def test_the_best_sigma_is_the_largest_that_labels_bear(work: Any, monkeypatch: pytest.MonkeyPatch) -> None:
+    fig12 = importlib.import_module("fig12")
+    right = {0.14: 0.9, 0.28: 0.895, 0.42: 0.891, 0.56: 0.889, 0.7: 0.8}
+    monkeypatch.setattr(fig12, "SHARES_OF_K", tuple(sigma / 7 for sigma in right))
+    monkeypatch.setattr(work, "labels", lambda votes, sigma, draw: round(sigma, 2))
+    monkeypatch.setattr(work, "counts", lambda cast: np.zeros((1, 2)))
+    monkeypatch.setattr(work, "right", lambda asked, labels: right.get(labels, 0.9) if np.isscalar(labels) else 0.9)
+    assert fig12.best_sigma(work, [], [], 0.01) == (pytest.approx(0.42), pytest.approx(0.891))
+    assert fig12.best_sigma(work, [], [], 0.05) == (pytest.approx(0.56), pytest.approx(0.889))
+    assert fig12.best_sigma(work, [], [], -1) == (pytest.approx(0.14), pytest.approx(0.9))
+
+
+def test_gains_are_told_over_runs_and_within_them(common: Any) -> None:
+    gains = [common.spread([0.01, 0.03]), common.spread([0.05, 0.07])]
+    assert common.gain_cell(gains) == "+4.00 +- 2.83 (2.58)"
+    assert common.gain_cell(gains[:1]) == "+2.00 (1.41)"
+
+
+@pytest.mark.parametrize(
+    "wrong", [["fig12.py", "--counts", "abc"], ["fig8.py", "--seeds", "0"], ["fig10.py", "--workers", "-1"]]
+)
+def test_a_wrong_number_is_said_in_one_line(wrong: list[str]) -> None:
+    done = subprocess.run(
+        [sys.executable, str(EXPERIMENTS / wrong[0]), *wrong[1:]], capture_output=True, text=True, check=False
+    )
+    assert done.returncode == 2
+    assert "whole number" in done.stderr.strip().splitlines()[-1]
+    assert "Traceback" not in done.stderr
