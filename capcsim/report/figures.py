@@ -117,6 +117,10 @@ def epsilon(record: Record) -> Figure:
     return figure
 
 
+TIME_UNITS = (("ms", 1e3, 10), ("s", 1.0, 10_000), ("hours", 1 / 3600, float("inf")))
+"""Names, what a second is in them, and up to how many seconds they are used."""
+
+
 def timeline(record: Record) -> Figure:
     """One batch of querying party 0, from its submission to its label: work as bars, messages as lines."""
     batch, start_s = _typical_batch(record)
@@ -124,22 +128,24 @@ def timeline(record: Record) -> Figure:
     hosts = _shown_hosts(messages)
     rows = {host: place for place, host in enumerate(hosts)}
     figure, axes = _figure(10, 1.8 + 0.42 * max(len(hosts), 4))
+    span_s = max((message["received_s"] - start_s for message in messages), default=0.0)
+    unit, factor = next((unit, factor) for unit, factor, most_s in TIME_UNITS if span_s <= most_s)
     for message in messages:
         if message["sender"] in rows and message["receiver"] in rows:
-            ends_ms = [1e3 * (message[key] - start_s) for key in ("sent_s", "received_s")]
+            ends = [factor * (message[key] - start_s) for key in ("sent_s", "received_s")]
             places = [rows[message["sender"]], rows[message["receiver"]]]
-            axes.plot(ends_ms, places, color=STEP_COLOURS[message["step"]], linewidth=0.8, alpha=0.55)
+            axes.plot(ends, places, color=STEP_COLOURS[message["step"]], linewidth=0.8, alpha=0.55)
     for work in compute:
         if work["host"] in rows:
-            left_ms, width_ms = 1e3 * (work["start_s"] - start_s), 1e3 * (work["end_s"] - work["start_s"])
-            axes.barh(rows[work["host"]], width_ms, left=left_ms, height=0.6, color=STEP_COLOURS[work["step"]])
+            left, width = factor * (work["start_s"] - start_s), factor * (work["end_s"] - work["start_s"])
+            axes.barh(rows[work["host"]], width, left=left, height=0.6, color=STEP_COLOURS[work["step"]])
     for step in ("infer", "argmax", "aggregate", "release"):
         axes.barh(0, 0, color=STEP_COLOURS[step], label=STEP_NAMES[step])
     axes.set_yticks(range(len(hosts)), [_host_label(host) for host in hosts])
     axes.set_ylim(len(hosts) - 0.4, -0.6)
     others = len({message["sender"] for message in messages}) - len(hosts)
     hidden = f"   ({others} more answering parties are not shown)" if others > 0 else ""
-    axes.set_xlabel(f"simulated time since the batch was submitted, ms{hidden}")
+    axes.set_xlabel(f"simulated time since the batch was submitted, {unit}{hidden}")
     axes.set_title("One batch, from query to label (bars: work, lines: messages)")
     figure.legend(loc="outside lower center", ncols=4)
     return figure
