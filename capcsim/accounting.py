@@ -91,6 +91,8 @@ def account_of(
     notes = _notes(votes, mechanism, kind)
     if path.is_dir() and Record.load(path).manifest["scenario"]["privacy"]["noise"] != "real":
         notes.insert(0, "THIS RUN'S NOISE WAS SEEDED: IT PROTECTED NOBODY, AND NO EPSILON HOLDS FOR IT.")
+    if path.is_dir() and Record.load(path).manifest["scenario"]["parties"]["queriers"] > 1:
+        notes.append("All querying parties' queries are taken together: what they would know if they pooled them.")
     if budget is not None:
         if not budget > 0:
             raise InputError(f"--budget {budget:g}: an epsilon above 0")

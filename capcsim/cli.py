@@ -281,7 +281,7 @@ def tune(
     lost = found.accuracy_without_noise - dict(zip(found.sigmas, found.accuracies, strict=True))[found.sigma]
     out.print(
         f"sigma {found.sigma:g}: accuracy against the {found.reference} falls from {found.accuracy_without_noise:.4f}"
-        f" by {lost:.4f}; {found.warning}.",
+        f" by {lost:.4f}{'; none larger was tried' if found.sigma == max(found.sigmas) else ''}; {found.warning}.",
         highlight=False,
     )
     if path is not None:

@@ -104,6 +104,7 @@ def summarise(record: Record, outcome: Outcome) -> dict[str, Any]:
         "mean": {key: _mean([row[key] for row in queriers]) for key in averaged},
         "data": outcome.dataset.name,
         "data_note": outcome.dataset.note,
+        "names": {role: list(names) for role, names in outcome.dataset.names.items()},
         "retrainings": scenario.models.retrainings,
         "classes_fallen": share_fallen(list(map(average, outcome.before)), list(map(average, outcome.after))),
         "baselines": {name: _baseline(baseline) for name, baseline in outcome.baselines.items()},

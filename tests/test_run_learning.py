@@ -10,8 +10,10 @@ import pytest
 
 from capcsim.backend import VOTE_RING_BITS
 from capcsim.crypto.shares import reconstruct
+from capcsim.errors import ScenarioError
 from capcsim.journal import Journal
 from capcsim.record import Record
+from capcsim.report.tables import notes
 from capcsim.run import Job, Silent, run_scenario
 from capcsim.scenario_files import load_scenario
 from tests.test_run import Build, run_until_killed, substance
@@ -150,6 +152,14 @@ def test_sites_with_gaps_and_a_protected_attribute(scenario: Build, tmp_path: Pa
         "queries.rounds": 2,
     }
     record = run_scenario(scenario(changes), tmp_path / "run")
+    assert record.manifest["summary"]["names"] == {
+        "classes": ["no", "yes"],
+        "sites": ["ward 0", "ward 1", "ward 2"],
+        "protected": ["f", "m"],
+    }
+    assert "Sites: 0 is ward 0, 1 is ward 1, 2 is ward 2." in notes(record)
+    with pytest.raises(ScenarioError, match=r"data\.evaluation = 190: at most \d+: site ward 0 has"):
+        run_scenario(scenario(changes | {"data.evaluation": 190}), tmp_path / "large")
     for row in record.manifest["summary"]["queriers"]:
         assert row["accuracy_before"] > 0.7
         assert 0 <= row["fairness_after"]["equal_opportunity"] <= row["fairness_after"]["equalized_odds"] <= 1

@@ -290,7 +290,7 @@ def parser(doc: str | None, datasets: Sequence[str] = tuple(SETTINGS)) -> argpar
     made = argparse.ArgumentParser(description=doc, formatter_class=argparse.RawDescriptionHelpFormatter)
     made.add_argument("--dataset", choices=datasets, default=datasets[0])
     made.add_argument("--data", help="folder of the data sets; else CAPCSIM_DATA")
-    made.add_argument("--quick", action="store_true", help="small sizes: a minute on two cores")
+    made.add_argument("--quick", action="store_true", help="small sizes, a minute or two on two cores: no results")
     made.add_argument("--json", action="store_true", help="print one JSON object and nothing else")
     made.add_argument("--output", type=Path, help="folder for JSON, PNG and votes; else runs/experiments/...")
     made.add_argument("--workers", type=positive, default=2, help="processes that train")
@@ -359,6 +359,9 @@ def finish(
     if note:
         print(note)
     print(f"{found['seconds']:.0f} s; in {arguments.output}: {name}.json, .png, .md, votes")
+    setting, votes = found["setting"], sorted(arguments.output.glob(f"votes-{name}-*.parquet"))[0]
+    mechanism = f"--mechanism gnmax --sigma {setting['sigma']:g} --delta {setting['delta']:g} --noise discrete"
+    print(f"votes on the whole pool, in the order of asking: capcsim account {votes} {mechanism}")
 
 
 def pooled(by_querier: Sequence[Sequence[Quality]], name: str = "accuracy") -> list[float]:
@@ -392,7 +395,7 @@ def gain_cell(gains: Sequence[dict[str, Any]]) -> str:
     return f"{points(means['mean'])}{between}{one}"
 
 
-GAIN = "gain, points +- over runs (over parties and retrainings)"
+GAIN = "gain, points [+- over runs] (deviation over parties and retrainings)"
 
 
 def asked_name(setting: Setting) -> str:

@@ -80,7 +80,9 @@ def _fedavg(
     run: RunAll,
 ) -> Baseline:
     if len(set(models.kinds)) > 1 or not is_network(models.kinds[0]):
-        return Baseline((), None, "not possible: it averages weights, so that all parties need one kind of network")
+        return Baseline(
+            (), None, "not possible: it averages weights, so that all parties need one kind of network (not trees)"
+        )
     kept, everything = Checkpoints(), pooled_task(tasks, tasks[0])
     how = _averaged_how(tasks, models, seeds)
     common = kept.load(everything, models, how)

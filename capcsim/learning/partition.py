@@ -143,9 +143,11 @@ def _by_site(
         if site < parties.queriers:
             kept = data.pool_per_querier + data.evaluation
             if kept + parties.virtual_per_party > len(rows):
-                room = len(rows) - data.evaluation - parties.virtual_per_party
-                allowed = f"at most {max(room, 0)}: site {site} has {len(rows)} samples, {data.evaluation} to judge by"
-                raise ScenarioError("data.pool_per_querier", data.pool_per_querier, allowed)
+                key, other = sorted(("evaluation", "pool_per_querier"), key=lambda name: -getattr(data, name))
+                room = len(rows) - getattr(data, other) - parties.virtual_per_party
+                name = dataset.names["sites"][site] if "sites" in dataset.names else site
+                allowed = f"at most {max(room, 0)}: site {name} has {len(rows)}, data.{other} = {getattr(data, other)}"
+                raise ScenarioError(f"data.{key}", getattr(data, key), allowed)
             pools.append(rows[: data.pool_per_querier])
             evaluations.append(rows[data.pool_per_querier : kept])
             rows = rows[kept:]

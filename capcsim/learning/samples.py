@@ -1,6 +1,7 @@
 """Samples with their labels, checked: what every source of data becomes."""
 
-from dataclasses import dataclass
+from collections.abc import Mapping
+from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Literal
 
@@ -24,7 +25,8 @@ class Dataset:
 
     The first `training` samples are the set's own training part, the others its test part; None where the set has
     no such parts. `site` int64[N] numbers the sites that samples come from, `protected` int64[N] is a binary
-    attribute such as sex. NaN in `x` is a missing feature. `note` is what must be said wherever results appear.
+    attribute such as sex. NaN in `x` is a missing feature. `note` is what must be said wherever results appear,
+    `names` the values behind the numbers of `classes`, `sites` and `protected`.
     """
 
     name: str
@@ -35,6 +37,7 @@ class Dataset:
     site: NDArray[np.int64] | None = None
     protected: NDArray[np.int64] | None = None
     note: str = ""
+    names: Mapping[str, tuple[str, ...]] = field(default_factory=dict)
 
     @property
     def shape(self) -> tuple[int, ...]:

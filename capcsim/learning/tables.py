@@ -77,13 +77,17 @@ def load_table(data: Data) -> Dataset:
             raise bad_file(path, f"features that are numbers; column {name!r} is not: encode it, or leave it out")
     x = np.stack([column.astype(np.float64) for column in features.values()], axis=1) if features else np.zeros((0, 0))
     checked = check_features(path, x, data.missing)
-    y = _numbered(path, data.label, columns)
-    site = None if data.site is None else _numbered(path, data.site, columns)
-    protected = None if data.protected is None else _numbered(path, data.protected, columns)
+    named = {"classes": data.label, "sites": data.site, "protected": data.protected}
+    found = {role: _numbered(path, name, columns) for role, name in named.items() if name is not None}
+    numbers = {role: each for role, (each, _) in found.items()}
+    y, site, protected = (numbers.get(role) for role in named)
+    assert y is not None, "data.label always names a column"
     if protected is not None and protected.max() > 1:
-        found = f"column {data.protected!r} has {protected.max() + 1}"
-        raise bad_file(path, f"a protected attribute of two values; {found}")
-    return Dataset(path.name, checked, *check_labels(path, y, len(x)), site=site, protected=protected)
+        many = f"column {data.protected!r} has {protected.max() + 1}"
+        raise bad_file(path, f"a protected attribute of two values; {many}")
+    names = {role: of for role, (_, of) in found.items()}
+    labels = check_labels(path, y, len(x))
+    return Dataset(path.name, checked, *labels, site=site, protected=protected, names=names)
 
 
 def _hospital(path: Path) -> NDArray[np.float64]:
@@ -188,8 +192,8 @@ def _array(column: Any) -> NDArray[Any]:
     return found
 
 
-def _numbered(path: Path, name: str, columns: dict[str, NDArray[Any]]) -> NDArray[np.int64]:
-    """A column's values as the places of their sorted values."""
+def _numbered(path: Path, name: str, columns: dict[str, NDArray[Any]]) -> tuple[NDArray[np.int64], tuple[str, ...]]:
+    """A column's values as the places of their sorted values, and these."""
     column = columns[name]
     if column.dtype.kind == "O":
         absent = np.array([value is None for value in column], bool)
@@ -199,13 +203,14 @@ def _numbered(path: Path, name: str, columns: dict[str, NDArray[Any]]) -> NDArra
         found = f"{absent.sum()} rows have none, the first is {np.flatnonzero(absent)[0]}"
         raise bad_file(path, f"a value in every row of column {name!r}; {found}: leave out the rows without one")
     if column.dtype.kind != "O":
-        return np.unique(column, return_inverse=True)[1]
+        values, numbers = np.unique(column, return_inverse=True)
+        return numbers, tuple(f"{value:g}" if column.dtype.kind == "f" else str(value) for value in values)
     try:
         texts = [_as_text(value) for value in column]
     except (TypeError, UnicodeDecodeError):
         raise bad_file(path, f"numbers or text in column {name!r}; it holds lists or bytes: encode them") from None
     places = {text: place for place, text in enumerate(sorted(set(texts)))}
-    return np.array([places[text] for text in texts], np.int64)
+    return np.array([places[text] for text in texts], np.int64), tuple(places)
 
 
 def _as_text(value: Any) -> str:

@@ -140,11 +140,14 @@ def _learning(found: Row) -> list[str]:
     lines.append(f"{100 * found['classes_fallen']:.3g} % of the querying parties' class accuracies fell.")
     for row in found["queriers"]:
         if row["fairness_before"] and row["fairness_after"]:
+            old, new = row["fairness_before"], row["fairness_after"]
             gaps = [
-                f"{name.replace('_', ' ')} {row['fairness_before'][name]:.3f} to {row['fairness_after'][name]:.3f}"
+                f"{name.replace('_', ' ')} {old[name]:.3f} before, {new[name]:.3f} after"
                 for name in ("equal_opportunity", "equalized_odds")
             ]
-            lines.append(f"Party {row['querier']}, gaps between the protected groups: {', '.join(gaps)}.")
+            lines.append(f"Party {row['querier']}, gaps between the protected groups: {'; '.join(gaps)}.")
+    for role, names in found["names"].items():
+        lines.append(f"{role.capitalize()}: {', '.join(f'{number} is {name}' for number, name in enumerate(names))}.")
     for name, baseline in found["baselines"].items():
         lines.append(f"Baseline {name}: {_baseline(baseline, found['bytes'])}.")
     return lines

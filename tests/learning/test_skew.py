@@ -107,7 +107,7 @@ def test_sites_keep_their_own_samples() -> None:
         assert len(np.unique(own)) == len(own) == 599
     with pytest.raises(ScenarioError, match=r"parties\.count = 12: 3: one party for each site"):
         parts_of(sites, partition="site")
-    with pytest.raises(ScenarioError, match="at most 395: site 0 has 599 samples"):
+    with pytest.raises(ScenarioError, match=r"at most 395: site 0 has 599, data\.evaluation = 200"):
         parts_of(sites, 3, partition="site", pool_per_querier=396, virtual=4)
 
 
