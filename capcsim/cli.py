@@ -115,7 +115,7 @@ def report(
 def backends(as_json: JsonFlag = False) -> None:
     """What is installed, what is missing, and how to get it."""
     from capcsim import registry
-    from capcsim.report.tables import new_table
+    from capcsim.report.layout import new_table
 
     found = [registry.status(name) for name in registry.names()]
     missing = registry.missing_requirements()

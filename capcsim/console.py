@@ -73,7 +73,7 @@ def capabilities_row(status: Any) -> dict[str, Any]:
 
 def show_account(found: Any) -> None:
     """Every analysis of an account, in a table."""
-    from capcsim.report.tables import new_table
+    from capcsim.report.layout import new_table
 
     table = new_table(f"{found.title}, {found.account.queries} queries, delta {found.account.delta:g}")
     for column in ("analysis", "epsilon", "may be published"):
@@ -87,7 +87,8 @@ def show_account(found: Any) -> None:
 
 def show_profile(found: dict[str, Any]) -> None:
     """Every step of a profile, in a table."""
-    from capcsim.report.tables import new_table, seconds, size
+    from capcsim.report.layout import new_table
+    from capcsim.report.tables import seconds, size
 
     table = new_table(f"{found['backend']}, {found['model']}, batch {found['batch']}; security: {found['security']}")
     for column in ("step", "wall", "online", "rounds", "CPU", "bytes"):

@@ -14,7 +14,8 @@ from rich.markup import escape
 from rich.text import Text
 
 from capcsim.report.figures import STYLE
-from capcsim.report.tables import fraction, new_table, seconds, size
+from capcsim.report.layout import new_table
+from capcsim.report.tables import fraction, seconds, size
 
 Row = dict[str, Any]
 Lines: TypeAlias = Iterator[tuple[str, list[str]]]
@@ -29,7 +30,7 @@ def table(found: Row) -> RenderableType:
     shown = new_table(escape(f"{found['scenario']}, batch {found['batch']}"))
     shown.add_column("", no_wrap=True)
     for row in found["backends"]:
-        shown.add_column(escape(row["name"]), justify="right", overflow="fold")
+        shown.add_column(escape(row["name"]), justify="right", no_wrap=False)
     for heading, section in SECTIONS.items():
         if heading:
             shown.add_row(heading, style="bold")

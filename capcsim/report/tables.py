@@ -2,13 +2,12 @@
 
 from typing import Any
 
-from rich import box
 from rich.console import Group, RenderableType
 from rich.markup import escape
-from rich.table import Table
 from rich.text import Text
 
 from capcsim.record import Record
+from capcsim.report.layout import new_table
 
 Row = dict[str, Any]
 MOST_SATURATION = 1e-3
@@ -16,21 +15,13 @@ MOST_SATURATION = 1e-3
 UNITS = {"party": "parties", "record": "records"}
 
 
-def new_table(title: str | None = None) -> Table:
-    """An empty table in the style that all of ours have."""
-    return Table(
-        title=title, title_justify="left", box=box.SIMPLE_HEAD, show_edge=False, pad_edge=False, padding=(0, 1, 0, 0)
-    )
-
-
 def summary(record: Record) -> RenderableType:
     """One row for each querying party, and under it what the figures rest on."""
     found: Row = record.manifest["summary"]
     table = new_table(escape(found["title"]))
     table.add_column("querier", no_wrap=True)
-    columns = ("labels", "label acc", "before", "after", "epsilon", "latency", "simulated", "bytes")
-    for column in columns:
-        table.add_column(column, justify="right", no_wrap=True)
+    for column in ("labels", "label acc", "before", "after", "epsilon", "latency", "simulated", "bytes"):
+        table.add_column(column, justify="right")
     for row in found["queriers"]:
         table.add_row(f"party {row['querier']}", *_cells(row))
     mean = found["mean"]
