@@ -1,13 +1,11 @@
 """The command line: it reads arguments, calls one function, prints.
 
-Exit codes: 0 well, 2 the user's error (one line, no traceback), 1 ours.
+`capcsim.endings` says how each ends.
 """
 
 import json
-import sys
-import traceback
-from collections.abc import Callable
-from contextlib import closing
+from collections.abc import Callable, Iterator
+from contextlib import closing, contextmanager, suppress
 from datetime import datetime
 from itertools import count
 from pathlib import Path
@@ -17,8 +15,19 @@ import typer
 from rich.markup import escape
 from rich.text import Text
 
-from capcsim.console import Stages, capabilities_row, err, out, print_json, show_account, show_profile, show_record
-from capcsim.errors import CapcsimError, RecordError
+from capcsim.console import (
+    Stages,
+    capabilities_row,
+    out,
+    print_json,
+    show_account,
+    show_book,
+    show_profile,
+    show_record,
+)
+from capcsim.endings import Interrupted, end_with, say
+from capcsim.errors import InputError, RecordError
+from capcsim.files import replacing
 
 app = typer.Typer(
     name="capcsim",
@@ -28,6 +37,9 @@ app = typer.Typer(
     pretty_exceptions_enable=False,
     context_settings={"help_option_names": ["-h", "--help"]},
 )
+
+USAGE_ERROR = typer.BadParameter.__mro__[1]
+INTERRUPTED = 130
 
 Workers = Annotated[int, typer.Option(min=1, help="Processes that train. Results do not depend on it.")]
 EngineName = Annotated[
@@ -49,15 +61,26 @@ ScenarioName = Annotated[
 
 def main() -> None:
     """Run the command line."""
+    end_with(call)
+
+
+def call() -> int:
+    """Do what the arguments say; returns the exit code. Raises InputError for arguments that say nothing."""
     try:
-        app(prog_name="capcsim")
-    except CapcsimError as error:
-        err.print(f"capcsim: {error}", style="red", markup=False, highlight=False, soft_wrap=True)
-        sys.exit(2)
-    except Exception:  # the last resort, which tells the user whose fault it is
-        traceback.print_exc()
-        err.print("capcsim: this is a fault of capcsim, not yours; please report it with the lines above")
-        sys.exit(1)
+        code = app(prog_name="capcsim", standalone_mode=False)
+    except typer.Abort:
+        raise KeyboardInterrupt from None
+    except USAGE_ERROR as error:
+        raise InputError(_usage(error)) from None
+    if code == INTERRUPTED:
+        raise KeyboardInterrupt
+    return code or 0
+
+
+def _usage(error: Any) -> str:
+    """What typer says of the arguments, on one line."""
+    command = error.ctx.command_path if getattr(error, "ctx", None) else "capcsim"
+    return f"{' '.join(error.format_message().split())} See: {command} --help"
 
 
 @app.command()
@@ -73,6 +96,9 @@ def run(
     folder: Annotated[
         Path | None, typer.Option("-o", "--output", help="The run's directory; an unfinished run in it is resumed.")
     ] = None,
+    adopt: Annotated[
+        bool, typer.Option("--adopt", help="Go on with a run that was begun on another host, where no copy goes on.")
+    ] = False,
     as_json: JsonFlag = False,
 ) -> None:
     """Run a scenario: train, collaborate, simulate, retrain; leaves a record and a report."""
@@ -81,20 +107,15 @@ def run(
 
     wanted = load_scenario(scenario, overrides or (), seed=seed, backend=backend, folder=data)
     where = folder or _new_folder(Path(scenario).stem)
-    with Stages(quiet=as_json) as stages:
-        stages.heading = f"run's directory: {where}"
-        try:
-            record = run_scenario(wanted, where, measure=measure, workers=workers, engine=engine, progress=stages)
-        except KeyboardInterrupt:
-            stages.note(f"capcsim: interrupted; the same command with -o {where} keeps its labels and charges")
-            raise typer.Exit(130) from None
-        except CapcsimError:
-            if where.is_dir() and not any(where.iterdir()):
-                where.rmdir()
-            raise
-        stages.stage("drawing", 1)
-        _write_report(record)
-    show_record(record, as_json)
+    with _keeping(where, named=folder is not None):
+        with Stages(quiet=as_json) as stages:
+            stages.heading = f"run's directory: {where}"
+            record = run_scenario(
+                wanted, where, measure=measure, workers=workers, engine=engine, adopt=adopt, progress=stages
+            )
+            stages.stage("drawing", 1)
+            _write_report(record)
+        show_record(record, as_json)
 
 
 @app.command()
@@ -238,7 +259,9 @@ def compare(
 
 @app.command()
 def account(
-    votes: Annotated[Path, typer.Argument(help="Counts in an .npz, .csv or .parquet file, or a run's directory.")],
+    votes: Annotated[
+        Path | None, typer.Argument(help="Counts in an .npz, .csv or .parquet file, or a run's directory.")
+    ] = None,
     mechanism: Annotated[str | None, typer.Option(help="gnmax, lnmax or confident-gnmax; a run knows its own.")] = None,
     sigma: Annotated[float | None, typer.Option(help="Gaussian noise, in votes.")] = None,
     delta: Annotated[float | None, typer.Option(help="The delta of (epsilon, delta).")] = None,
@@ -250,9 +273,20 @@ def account(
     group_size: Annotated[int | None, typer.Option(help="Votes that are protected together.")] = None,
     budget: Annotated[float | None, typer.Option(help="Also say how many labels this epsilon pays for.")] = None,
     figures: Annotated[Path | None, typer.Option(help="Draw epsilon against queries into this folder.")] = None,
+    book: Annotated[
+        bool, typer.Option("--book", help="What all runs on this host took; with a run's directory, from its parties.")
+    ] = False,
     as_json: JsonFlag = False,
 ) -> None:
     """Privacy accounting of votes by every analysis, and which epsilon may be published."""
+    if book:
+        from capcsim.bookkeeping import book_account
+
+        told = book_account(votes, delta)
+        print_json(told) if as_json else show_book(told)
+        return
+    if votes is None:
+        raise InputError("VOTES is missing: a file of counts or a run's directory, or --book for all runs on this host")
     from capcsim.accounting import account_of, parse_mechanism
 
     parameters = {"sigma": sigma, "scale": scale, "threshold": threshold, "sigma1": sigma1}
@@ -311,13 +345,40 @@ def _new_folder(name: str) -> Path:
     raise AssertionError("count does not end")
 
 
-def _write_comparison(folder: Path, found: dict[str, Any], draw: Callable[[dict[str, Any], Path], None]) -> None:
+@contextmanager
+def _keeping(folder: Path, *, named: bool) -> Iterator[None]:
+    """Say what there is of a run that ends too early; a directory that was made for it, and has nothing in it, goes.
+
+    `named` is whether the user gave its name.
+    """
+    before = named and folder.exists()
     try:
-        folder.mkdir(parents=True, exist_ok=True)
-        (folder / "comparison.json").write_text(json.dumps(found, indent=2, allow_nan=False))
-    except OSError as error:
-        raise RecordError(f"{folder}: cannot be written: {error.strerror}; name another with -o") from None
-    draw(found, folder / "comparison.png")
+        yield
+    except (Exception, KeyboardInterrupt) as error:
+        begun = folder.joinpath("manifest.json").exists()
+        if not begun and not before:
+            _remove_if_empty(folder)
+        keeps = f"the same command with -o {folder} keeps its labels and charges"
+        if isinstance(error, KeyboardInterrupt):
+            raise Interrupted(keeps if begun else "") from None
+        if begun and not named:
+            say(f"capcsim: {keeps}")
+        raise
+
+
+def _remove_if_empty(folder: Path) -> None:
+    """Files that begin with a dot were being written when the run ended."""
+    with suppress(OSError):
+        for path in folder.glob(".*"):
+            path.unlink()
+        folder.rmdir()
+
+
+def _write_comparison(folder: Path, found: dict[str, Any], draw: Callable[[dict[str, Any], Path], None]) -> None:
+    with replacing(folder / "comparison.json") as fresh:
+        fresh.write_text(json.dumps(found, indent=2, allow_nan=False))
+    with replacing(folder / "comparison.png") as fresh:
+        draw(found, fresh)
 
 
 def _write_report(record: Any) -> None:

@@ -131,7 +131,7 @@ def compare(
 def _with_backend(scenario: Scenario, choice: Choice) -> Scenario:
     tree = scenario.model_dump()
     tree["protocol"] |= {"backend": choice.backend, "options": choice.options}
-    tree["privacy"]["noise"] = "simulation"
+    tree["privacy"] |= {"noise": "simulation", "book": "record"}
     return parse_scenario(tree)
 
 

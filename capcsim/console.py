@@ -6,6 +6,7 @@ from collections.abc import Callable
 from typing import Any
 
 from rich.console import Console
+from rich.markup import escape
 
 out, err = Console(), Console(stderr=True)
 
@@ -45,6 +46,7 @@ class Stages:
 
 def show_record(record: Any, as_json: bool) -> None:
     """A run's summary."""
+    from capcsim.bookkeeping import told
     from capcsim.report.tables import summary
 
     if as_json:
@@ -52,6 +54,9 @@ def show_record(record: Any, as_json: bool) -> None:
         return
     out.print(summary(record), highlight=False)
     out.print(f"Report: {record.folder / 'report.html'}", markup=False, highlight=False, soft_wrap=True)
+    book = told(record.manifest["summary"]["privacy"]["book"])
+    if book:
+        out.print(book, highlight=False)
 
 
 def capabilities_row(status: Any) -> dict[str, Any]:
@@ -83,6 +88,30 @@ def show_account(found: Any) -> None:
     out.print(table, highlight=False)
     for note in found.notes:
         out.print(note, markup=False, highlight=False)
+
+
+def show_book(found: dict[str, Any]) -> None:
+    """Every run in the book of runs, and what all of them took."""
+    from capcsim.report.tables import new_table
+
+    table = new_table(f"Runs with real noise on this host, delta {found['delta']:g}")
+    for column in ("began", "run", "labels", "epsilon"):
+        table.add_column(column, justify="right" if column in ("labels", "epsilon") else "left")
+    for row in found["runs"]:
+        table.add_row(row["started"], escape(row["title"]), str(row["labels"]), f"{row['epsilon']:.3f}")
+    out.print(table, highlight=False)
+    largest, middle = found["epsilon"]["largest"], found["epsilon"]["median"]
+    out.print(
+        f"All of them together: epsilon {largest:.3f} from the most exposed of {found['records']} training records,"
+        f" whose party's votes were counted for {found['labels']} labels; {middle:.3f} from the median one.",
+        highlight=False,
+    )
+    for row in found.get("parties", []):
+        out.print(
+            f"Party {row['party']}: {row['records']} records, the most exposed one epsilon {row['epsilon']:.3f}"
+            f" ({row['labels']} labels).",
+            highlight=False,
+        )
 
 
 def show_profile(found: dict[str, Any]) -> None:

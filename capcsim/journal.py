@@ -9,14 +9,24 @@ import fcntl
 import hashlib
 import json
 import os
+from dataclasses import dataclass
 from pathlib import Path
 from types import TracebackType
 from typing import Any, Self, TypeAlias
 
 from capcsim.errors import RecordError
 
+MAKE_ROOM = "make room, or mend that, and give the same command again"
 Entry: TypeAlias = dict[str, Any]
 TORN: Entry = {"kind": "torn"}
+
+
+@dataclass(frozen=True, slots=True)
+class Mark:
+    """Where a journal stood: its number of entries, and the checksum of the last, which depends on all of them."""
+
+    count: int = 0
+    head: str = ""
 
 
 class Journal:
@@ -27,26 +37,27 @@ class Journal:
         try:
             self._file = os.open(path, os.O_RDWR | os.O_APPEND | os.O_CREAT, 0o644)
         except OSError as error:
-            raise RecordError(f"{path}: cannot be opened: {error.strerror}") from None
+            raise RecordError(f"{path}: cannot be opened: {error.strerror}; {MAKE_ROOM}") from None
         try:
             fcntl.flock(self._file, fcntl.LOCK_EX | fcntl.LOCK_NB)
         except BlockingIOError as error:
             os.close(self._file)
             raise RecordError(f"{path}: another process is writing it; wait for it or stop it") from error
         _sync_directory(path.parent)
-        self.entries, self._last, torn = _read(path)
+        self.entries, self._heads, torn = _read(path)
         if torn:
-            line, self._last = _line(TORN, self._last)
-            self._write(b"\n" + line)
-            self.entries.append(TORN)
+            self._append(TORN, before=b"\n")
         elif self.entries and not path.read_bytes().endswith(b"\n"):
             self._write(b"\n")
 
+    @property
+    def mark(self) -> Mark:
+        """Where it stands."""
+        return Mark(len(self._heads), _last(self._heads))
+
     def append(self, entry: Entry) -> None:
         """Write one entry; when this returns it is on disk."""
-        line, self._last = _line(entry, self._last)
-        self._write(line)
-        self.entries.append(entry)
+        self._append(entry)
 
     def close(self) -> None:
         """Release the file; calling it again does nothing."""
@@ -62,10 +73,19 @@ class Journal:
     ) -> None:
         self.close()
 
+    def _append(self, entry: Entry, before: bytes = b"") -> None:
+        line, head = _line(entry, _last(self._heads))
+        self._write(before + line)
+        self.entries.append(entry)
+        self._heads.append(head)
+
     def _write(self, data: bytes) -> None:
-        while data:
-            data = data[os.write(self._file, data) :]
-        os.fsync(self._file)
+        try:
+            while data:
+                data = data[os.write(self._file, data) :]
+            os.fsync(self._file)
+        except OSError as error:
+            raise RecordError(f"{self.path}: cannot be written: {error.strerror}; {MAKE_ROOM}") from None
 
 
 def read_journal(path: Path) -> list[Entry]:
@@ -74,32 +94,46 @@ def read_journal(path: Path) -> list[Entry]:
     return entries + [TORN] * torn
 
 
+def reaches(path: Path, mark: Mark) -> bool:
+    """Whether a journal that may be gone still has all that it had at a mark; raises RecordError for a damaged one."""
+    if not mark.count:
+        return True
+    heads = _read(path)[1] if path.exists() else []
+    return len(heads) >= mark.count and heads[mark.count - 1] == mark.head
+
+
 def _line(entry: Entry, last: str) -> tuple[bytes, str]:
     body = json.dumps(entry, sort_keys=True)
     checksum = hashlib.sha256((last + body).encode()).hexdigest()[:32]
     return f"{checksum} {body}\n".encode(), checksum
 
 
-def _read(path: Path) -> tuple[list[Entry], str, bool]:
-    """Entries, the last checksum, and whether a torn line awaits acknowledgement."""
+def _last(heads: list[str]) -> str:
+    return heads[-1] if heads else ""
+
+
+def _read(path: Path) -> tuple[list[Entry], list[str], bool]:
+    """Entries, the checksum of each, and whether a torn line awaits acknowledgement."""
     try:
         lines = path.read_bytes().split(b"\n")
     except OSError as error:
         raise RecordError(f"{path}: cannot be read: {error.strerror}") from error
     entries: list[Entry] = []
-    last, torn = "", False
+    heads: list[str] = []
+    torn = False
     for number, line in enumerate(lines, start=1):
-        entry = _checked(line, last)
+        entry = _checked(line, _last(heads))
         if torn and entry != TORN:
             # Between a torn line and its acknowledgement there may only be acknowledgements cut short.
-            if not _line(TORN, last)[0].startswith(line):
+            if not _line(TORN, _last(heads))[0].startswith(line):
                 raise RecordError(f"{path}: line {number - 1} is damaged; restore the file from a copy")
         elif entry is not None:
             entries.append(entry)
-            last, torn = line.split(b" ", 1)[0].decode(), False
+            heads.append(line.split(b" ", 1)[0].decode())
+            torn = False
         elif line or number < len(lines):
             torn = True
-    return entries, last, torn
+    return entries, heads, torn
 
 
 def _checked(line: bytes, last: str) -> Entry | None:

@@ -6,12 +6,33 @@ from collections.abc import Iterable
 from importlib.util import find_spec
 from pathlib import Path
 
+from capcsim.errors import BookUnavailable, HostError
+
+NAME_A_CACHE = "set CAPCSIM_CACHE to a folder that can be written"
+
 
 def cache_folder() -> Path:
-    """CAPCSIM_CACHE, or capcsim in the user's cache folder."""
+    """CAPCSIM_CACHE, or capcsim in the user's cache folder. Raises HostError where no home folder is known."""
     own = os.environ.get("CAPCSIM_CACHE")
-    base = os.environ.get("XDG_CACHE_HOME") or Path.home() / ".cache"
-    return Path(own) if own else Path(base) / "capcsim"
+    if own:
+        return Path(own)
+    base = os.environ.get("XDG_CACHE_HOME")
+    try:
+        return Path(base or Path.home() / ".cache") / "capcsim"
+    except RuntimeError:
+        raise HostError("home folder", "none is known", NAME_A_CACHE) from None
+
+
+def state_folder() -> Path:
+    """CAPCSIM_STATE, or capcsim in the user's state folder: what cannot be made again. Raises BookUnavailable."""
+    own = os.environ.get("CAPCSIM_STATE")
+    if own:
+        return Path(own)
+    base = os.environ.get("XDG_STATE_HOME")
+    try:
+        return Path(base or Path.home() / ".local" / "state") / "capcsim"
+    except RuntimeError:
+        raise BookUnavailable("no home folder for the book of runs; name a folder with CAPCSIM_STATE") from None
 
 
 def source_digest(modules: Iterable[str]) -> str:

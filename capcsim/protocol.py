@@ -188,7 +188,7 @@ class Collaboration:
         accounts = self.ledger.accounts(querier, {voter.party for voter in self.answering(querier)})
         if not self.ledger.accountant.foreseeable:
             return 0 if self._refusals.keys() & set(accounts) else at_most
-        return min(self.ledger.room(self._gone(account), at_most) for account in accounts)
+        return min(self.ledger.room(account, self._gone(account), at_most) for account in accounts)
 
     def refusal(self, querier: int) -> str:
         """Why there is no room for one more label."""
@@ -212,6 +212,7 @@ class Collaboration:
         fresh = [query for query in queries if (querier, query, key) not in self._released]
         draws, refusal = self._reserve_and_draw(querier, fresh, counted)
         if draws:
+            self.ledger.commit()
             self._open(querier, fresh[: len(draws)], counted, key, draws)
         labels = np.array([self._released.get((querier, query, key), -1) for query in queries], np.int64)
         opened = np.array([(querier, query, key) in self._released for query in queries], np.bool_)
@@ -219,6 +220,14 @@ class Collaboration:
         for query, label in zip(np.array(queries)[opened], labels[opened], strict=True):
             self._settle(querier, int(query), self._draws[querier, int(query), key], parties, answered=label >= 0)
         return Aggregate(labels, opened, refusal)
+
+    def unlabelled_charges(self) -> Counter[int]:
+        """By querying party, the charges that no label went out for: a killed run had made them, or was cut short.
+
+        Lines of the ledger that were cut short may have been anybody's: `Ledger.torn` has these.
+        """
+        released = {(querier, query, self._draws[querier, query, key]) for querier, query, key in self._released}
+        return Counter(querier for querier, _, _ in self.ledger.charges().keys() - released)
 
     def _open(
         self, querier: int, rows: Sequence[int], counted: Sequence[int], key: str, draws: list[tuple[str, Draw]]

@@ -1,6 +1,6 @@
 """One run on disk: manifest, tables, ledger, transcripts. It grows as the run goes on, and can be resumed.
 
-manifest.json      scenario, seed, versions, host, state ("running" or "complete"), summary
+manifest.json      scenario, seed, versions, host, state ("running" or "complete"), how far the journals were, summary
 ledger.jsonl       the privacy guardian's charges, each on disk before its label is released
 releases.jsonl     the labels that went out
 transcripts.json   the measured transcripts that this run draws from
@@ -10,7 +10,10 @@ figures/  report.html  trace.json
 
 import json
 import os
-from collections.abc import Mapping, Sequence
+import secrets
+from collections.abc import Iterator, Mapping, Sequence
+from contextlib import contextmanager
+from dataclasses import asdict
 from datetime import UTC, datetime
 from pathlib import Path
 from typing import Any, Self
@@ -19,9 +22,10 @@ import pyarrow as pa
 import pyarrow.parquet as pq
 
 from capcsim.errors import RecordError
+from capcsim.journal import MAKE_ROOM, Mark, reaches
 from capcsim.scenario import Scenario
 
-SCHEMA_VERSION = 2
+SCHEMA_VERSION = 3
 COMPLETE, RUNNING = "complete", "running"
 INT, LONG, REAL, TEXT, FLAG = pa.int32(), pa.int64(), pa.float64(), pa.string(), pa.bool_()
 _BATCH = {"querier": INT, "batch": INT}
@@ -70,10 +74,11 @@ class Record:
         try:
             folder.mkdir(parents=True, exist_ok=True)
         except OSError as error:
-            raise RecordError(f"{folder}: cannot be made: {error.strerror}; choose another directory") from None
+            raise RecordError(f"{folder}: cannot be made: {error.strerror}; choose another directory with -o") from None
         manifest = {
             "schema_version": SCHEMA_VERSION,
             "state": RUNNING,
+            "run_id": secrets.token_hex(8),
             "started": datetime.now(UTC).isoformat(timespec="seconds"),
             "scenario": scenario.model_dump(mode="json"),
             **fixed,
@@ -104,6 +109,37 @@ class Record:
         return bool(self.manifest["state"] == COMPLETE)
 
     @property
+    def run_id(self) -> str:
+        """What the book of runs knows this run, and every copy of it, by."""
+        return str(self.manifest["run_id"])
+
+    @property
+    def marks(self) -> dict[str, Mark]:
+        """How far `ledger` and `releases` were when the manifest was last written."""
+        noted = self.manifest.get("journals", {})
+        return {name: Mark(**noted.get(name, {})) for name in ("ledger", "releases")}
+
+    def note_marks(self, marks: Mapping[str, Mark]) -> None:
+        """Write down how far the journals are; a file that is behind that is refused from here on."""
+        self.manifest = {**self.manifest, "journals": {name: asdict(mark) for name, mark in marks.items()}}
+        self._write_json("manifest.json", self.manifest)
+
+    def check_journals(self) -> None:
+        """Raises RecordError where ledger or releases are gone, or have less than the manifest has seen."""
+        for name, path in (("ledger", self.ledger_path), ("releases", self.releases_path)):
+            mark = self.marks[name]
+            if not reaches(path, mark):
+                found = "is not what it was" if path.exists() else "is gone"
+                raise RecordError(
+                    f"{path}: {found}: the run's manifest has seen {mark.count} entries, and what they charged stays"
+                    " spent; restore the file from a copy, or begin another run with another -o"
+                )
+
+    def ledger_reaches(self, mark: Mark) -> bool:
+        """Whether the ledger has all that it had at a mark; raises RecordError for a damaged one."""
+        return reaches(self.ledger_path, mark)
+
+    @property
     def ledger_path(self) -> Path:
         """The guardian's ledger."""
         return self.folder / "ledger.jsonl"
@@ -115,10 +151,9 @@ class Record:
 
     def write_table(self, name: str, columns: Columns) -> None:
         """Write one Parquet table from columns of equal length; none at all make an empty table."""
-        fresh = self.folder / f".{name}.parquet"
         schema = pa.schema(TABLES[name])
-        pq.write_table(pa.table({key: columns.get(key, []) for key in schema.names}, schema=schema), fresh)
-        fresh.replace(self.folder / f"{name}.parquet")
+        with self._replacing(f"{name}.parquet") as fresh:
+            pq.write_table(pa.table({key: columns.get(key, []) for key in schema.names}, schema=schema), fresh)
 
     def read_table(self, name: str) -> pa.Table:
         """One Parquet table; raises RecordError."""
@@ -159,9 +194,20 @@ class Record:
                 )
 
     def _write_json(self, name: str, content: Mapping[str, Any]) -> None:
-        fresh = self.folder / f".{name}"
-        with fresh.open("w") as file:
+        with self._replacing(name) as fresh, fresh.open("w") as file:
             json.dump(content, file, indent=None if name == "transcripts.json" else 2, allow_nan=False)
             file.flush()
             os.fsync(file.fileno())
-        fresh.replace(self.folder / name)
+
+    @contextmanager
+    def _replacing(self, name: str) -> Iterator[Path]:
+        """Where to write a file that then appears whole, or not at all; raises RecordError where it cannot be."""
+        path, fresh = self.folder / name, self.folder / f".{name}"
+        try:
+            yield fresh
+            fresh.replace(path)
+        except OSError as error:
+            fresh.unlink(missing_ok=True)
+            # Arrow's errors have a text of several sentences and no number of their own.
+            why = error.strerror or str(error).splitlines()[0]
+            raise RecordError(f"{path}: cannot be written: {why}; {MAKE_ROOM}") from None

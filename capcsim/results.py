@@ -31,7 +31,8 @@ class Outcome:
     `asked[q]` are the samples int64[n] of querying party q's queries, `votes[q]` the one-hot votes
     int64[V, n, C] on them, all zero for its own voters. `before[q]` and `after[q]` have one quality for each seed
     with which its model was trained. `saturation` is the share of inputs and activations that
-    were clamped, in one voter of each architecture; None where the backend does not tell.
+    were clamped, in one voter of each architecture; None where the backend does not tell. `unlabelled_charges` counts,
+    by querying party, what was charged and bought no label; `booked` is what the book of runs tells of a run in it.
     """
 
     scenario: Scenario
@@ -47,6 +48,8 @@ class Outcome:
     saturation: float | None
     simulated: Simulated
     ledger: Ledger
+    unlabelled_charges: Mapping[int, int]
+    booked: Mapping[str, Any] | None = None
 
 
 def write_votes(record: Record, voters: Sequence[Voter], votes: Sequence[NDArray[np.int64]]) -> None:
@@ -136,6 +139,8 @@ def _querier(outcome: Outcome, querier: int) -> dict[str, Any]:
     return {
         "querier": querier,
         "labels_bought": len(labels),
+        "charges": outcome.ledger.charged(querier),
+        "charges_without_label": outcome.unlabelled_charges.get(querier, 0),
         "labels": [row.label for row in rows],
         "label_accuracy": float((labels == true).mean()) if len(labels) else None,
         "accuracy_before": before.accuracy,
@@ -235,6 +240,9 @@ def _privacy(outcome: Outcome) -> dict[str, Any]:
         "labels_affordable_data_independent": published.affordable(
             privacy.epsilon, outcome.scenario.queries.per_querier
         ),
+        "charges_without_label": sum(outcome.unlabelled_charges.values()),
+        "charges_cut_short": sum(ledger.torn().values()),
+        "book": None if outcome.booked is None else dict(outcome.booked),
         "epsilon_if_queriers_collude": ledger.epsilon_coalition(),
         "epsilon_of_most_exposed_party": ledger.epsilon_most_exposed(),
     }

@@ -4,7 +4,7 @@ A killed run goes through the same stages again. Its record gives back what must
 measurements, charges, labels; all else follows from the scenario and the seed.
 """
 
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from contextlib import ExitStack, closing
 from copy import copy, deepcopy
 from hashlib import sha256
@@ -16,6 +16,7 @@ import numpy as np
 
 from capcsim import registry
 from capcsim.backend import VOTE_RING_BITS, SaturatingBackend
+from capcsim.bookkeeping import Witness, check_in, open_book
 from capcsim.costs.cache import MeasurementCache, host, versions
 from capcsim.costs.measure import Bench, Pair
 from capcsim.costs.measured import MeasuredCosts, Measurements, pair_group
@@ -31,6 +32,7 @@ from capcsim.learning.models import Model
 from capcsim.learning.parallel import Engine
 from capcsim.learning.training import TrainingTask, train_all
 from capcsim.privacy.accountant import ANALYSES, Accountant
+from capcsim.privacy.history import History
 from capcsim.privacy.ledger import BudgetScope, Ledger
 from capcsim.privacy.mechanisms import ConfidentGNMax
 from capcsim.protocol import (
@@ -55,6 +57,9 @@ class Progress(Protocol):
     def stage(self, title: str, total: int) -> Callable[[int], None]:
         """Begin a stage of `total` steps; call the answer with the number of steps that are done."""
 
+    def note(self, text: str) -> None:
+        """Say something besides the stages."""
+
 
 class Silent:
     """Progress for those who do not watch."""
@@ -62,6 +67,9 @@ class Silent:
     def stage(self, title: str, total: int) -> Callable[[int], None]:  # noqa: ARG002
         """Do nothing."""
         return lambda _: None
+
+    def note(self, text: str) -> None:
+        """Do nothing."""
 
 
 def run_scenario(
@@ -71,32 +79,55 @@ def run_scenario(
     measure: bool = False,
     workers: int = 1,
     engine: Engine = "loky",
+    adopt: bool = False,
     progress: Progress | None = None,
 ) -> Record:
     """Run a scenario into a directory, or finish the run that was killed there; returns the record.
 
     A run that is complete already is left as it is.
 
-    `measure` ignores transcripts measured earlier; `workers` processes of joblib's `engine` train. Raises a
-    CapcsimError for anything that the user can mend.
+    `measure` ignores transcripts measured earlier; `workers` processes of joblib's `engine` train; `adopt` goes on with
+    a run that was begun with another book of runs. Raises a CapcsimError for anything that the user can mend.
     """
-    run = Job(scenario, workers, engine, progress or Silent())
-    record = Record.start(folder, scenario, {"versions": versions()}, {"host": host()})
+    progress = progress or Silent()
+    run = Job(scenario, workers, engine, progress)
+    book = open_book(scenario.privacy, progress.note)
+    noted = {"host": host(), "book": book.identity if book else None}
+    record = Record.start(folder, scenario, {"versions": versions()}, noted)
     if record.complete:
         return record
+    record.check_journals()
+    booked = None
+    if book is not None:
+        data = run.learning.training_records()
+        booked = check_in(book, record, run.mechanism, data, scenario.privacy, progress.note, adopt=adopt)
+    enforcing = booked is not None and scenario.privacy.book == "enforce"
     with ExitStack() as stack:
         stack.enter_context(closing(run.backend))
-        ledger = stack.enter_context(closing(run.open_ledger(record.ledger_path)))
         releases = stack.enter_context(Journal(record.releases_path))
+        witness = Witness(record, releases, booked, enforcing=enforcing)
+        earlier = booked.earlier() if booked and enforcing else None
+        ledger = stack.enter_context(closing(run.open_ledger(record.ledger_path, earlier=earlier, witness=witness)))
+        _tell_resumed(ledger, releases, progress)
         run.train()
         for round_ in range(scenario.queries.rounds):
             run.plan_queries(round_)
             measured = run.measure(record, round_, fresh=measure)
             simulated = run.simulate(measured, ledger, releases)
-        outcome = run.outcome(simulated, ledger)
+        ledger.commit()
+        outcome = run.outcome(simulated, ledger, booked.total() if booked else None)
         write_tables(record, outcome)
         record.finish(summarise(record, outcome))
     return record
+
+
+def _tell_resumed(ledger: Ledger, releases: Journal, progress: Progress) -> None:
+    """Say so where a run goes on, and tell the book what it had charged."""
+    charges = sum(ledger.everything().values())
+    if charges:
+        labels = sum(entry["kind"] == "release" for entry in releases.entries)
+        progress.note(f"resuming: going on with {labels} labels and {charges} charges")
+        ledger.commit()
 
 
 class Job:
@@ -122,10 +153,17 @@ class Job:
         self._collaboration: Collaboration | None = None
         self._world: World | None = None
 
-    def open_ledger(self, path: Path) -> Ledger:
+    def open_ledger(
+        self,
+        path: Path,
+        *,
+        earlier: Sequence[History] | None = None,
+        witness: Callable[[Ledger], None] = lambda _: None,
+    ) -> Ledger:
         """The guardian's book; it may hold the charges of a run that was killed."""
         privacy = self.scenario.privacy
-        return Ledger(path, self.accountant, privacy.epsilon, BudgetScope(privacy.budget_scope))
+        scope = BudgetScope(privacy.budget_scope)
+        return Ledger(path, self.accountant, privacy.epsilon, scope, earlier=earlier, witness=witness)
 
     def train(self, trained: Ensemble | None = None) -> None:
         """Every shard's model, and each querying party's own model on all that it has.
@@ -244,8 +282,9 @@ class Job:
             self.bought[querier] = self.asked[querier][queries], labels
         return simulated
 
-    def outcome(self, simulated: Simulated, ledger: Ledger) -> Outcome:
-        """Retrain on the bought labels, and put together all that is to be told."""
+    def outcome(self, simulated: Simulated, ledger: Ledger, booked: Mapping[str, Any] | None = None) -> Outcome:
+        """Retrain on the bought labels, and put together all that is to be told; `booked` is what the book tells."""
+        assert self._collaboration is not None, "the simulation came first"
         before = self._judged_before()
         return Outcome(
             scenario=self.scenario,
@@ -261,6 +300,8 @@ class Job:
             saturation=self._saturation(),
             simulated=simulated,
             ledger=ledger,
+            unlabelled_charges=self._collaboration.unlabelled_charges(),
+            booked=booked,
         )
 
     def _judged_before(self) -> list[list[Quality]]:

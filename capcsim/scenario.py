@@ -4,18 +4,25 @@
 found, and what is allowed.
 """
 
+from collections.abc import Iterator
+from itertools import chain
 from pathlib import Path
 from typing import Annotated, Literal, Self, TypeAlias, get_args
 
-from pydantic import BaseModel, ConfigDict, Field, model_validator
+from pydantic import BaseModel, ConfigDict, Field, PrivateAttr, model_validator
 
 from capcsim.errors import ScenarioError
+from capcsim.scenario_errors import together
 
-Count: TypeAlias = Annotated[int, Field(ge=1, strict=True)]
-Positive: TypeAlias = Annotated[float, Field(gt=0, allow_inf_nan=False, strict=True)]
-NotNegative: TypeAlias = Annotated[float, Field(ge=0, allow_inf_nan=False, strict=True)]
-Probability: TypeAlias = Annotated[float, Field(ge=0, lt=1, strict=True)]
+MILLION = 10**6
+# Ranges are wide, but physical: what lies outside is a slip of the unit or of the finger.
+Count: TypeAlias = Annotated[int, Field(ge=1, le=1000 * MILLION, strict=True)]
+Few: TypeAlias = Annotated[int, Field(ge=1, le=MILLION, strict=True)]
+Positive: TypeAlias = Annotated[float, Field(gt=0, le=1e9, allow_inf_nan=False, strict=True)]
+Price: TypeAlias = Annotated[float, Field(ge=0, le=1e9, allow_inf_nan=False, strict=True)]
+Probability: TypeAlias = Annotated[float, Field(ge=0, lt=1, allow_inf_nan=False, strict=True)]
 Noise: TypeAlias = Annotated[float, Field(gt=0, le=1e5, allow_inf_nan=False, strict=True)]
+Rate: TypeAlias = Annotated[float, Field(ge=1, le=1e15, allow_inf_nan=False, strict=True)]
 NetworkKind: TypeAlias = Literal[
     "logistic", "mlp", "cryptonet-relu", "lenet", "vgg-5", "vgg-7", "resnet-8", "resnet-10"
 ]
@@ -64,28 +71,34 @@ class Data(Section):
 class Parties(Section):
     """Who takes part. Parties 0 to queriers - 1 ask; every party answers the others."""
 
-    count: Annotated[int, Field(ge=2, strict=True)]
-    queriers: Count = 1
-    virtual_per_party: Count = Field(1, description="disjoint shards, each with a model and a vote of its own")
+    count: Annotated[int, Field(ge=2, le=MILLION, strict=True)] = Field(description="how many parties there are")
+    queriers: Few = Field(1, description="how many of them ask")
+    virtual_per_party: Few = Field(1, description="disjoint shards, each with a model and a vote of its own")
 
 
 class Models(Section):
     """What the parties train; kinds are dealt out to the parties in turn."""
 
     kinds: Annotated[tuple[ModelKind, ...], Field(min_length=1)] = ("logistic",)
-    hidden: Annotated[tuple[Count, ...], Field(min_length=1)] = (32,)
+    hidden: Annotated[tuple[Annotated[int, Field(ge=1, le=1 << 16, strict=True)], ...], Field(min_length=1)] = Field(
+        (32,), description="neurons of each hidden layer of an mlp"
+    )
     width: Annotated[float, Field(gt=0, le=16, strict=True)] = Field(
         1.0, description="scales the channels of image models"
     )
-    trees: Count = Field(20, description="trees of a forest or of AdaBoost")
+    trees: Annotated[int, Field(ge=1, le=10_000, strict=True)] = Field(
+        20, description="trees of a forest or of AdaBoost"
+    )
     tree_depth: Annotated[int, Field(ge=1, le=8, strict=True)] = 3
-    epochs: Count = 150
-    batch_size: Count = 64
-    learning_rate: Positive = 0.01
-    weight_decay: NotNegative = 1e-3
-    retrainings: Count = Field(1, description="seeds over which accuracy before and after is averaged")
+    epochs: Few = 150
+    batch_size: Few = 64
+    learning_rate: Annotated[float, Field(ge=1e-9, le=100, allow_inf_nan=False, strict=True)] = 0.01
+    weight_decay: Annotated[float, Field(ge=0, le=100, allow_inf_nan=False, strict=True)] = 1e-3
+    retrainings: Annotated[int, Field(ge=1, le=1000, strict=True)] = Field(
+        1, description="seeds over which accuracy before and after is averaged"
+    )
     baselines: tuple[Literal["pooling", "fedavg"], ...] = Field((), description="what to compare with")
-    fedavg_rounds: Count = 50
+    fedavg_rounds: Few = 50
 
 
 class Queries(Section):
@@ -93,9 +106,9 @@ class Queries(Section):
 
     selection: Selection = "random"
     per_querier: Count = Field(description="labels that a querying party wants")
-    rounds: Count = Field(1, description="times that a querying party selects, asks and retrains")
-    batch: Count = Field(10, description="queries that travel together")
-    in_flight: Count = Field(1, description="batches of one querying party under way at once")
+    rounds: Few = Field(1, description="times that a querying party selects, asks and retrains")
+    batch: Few = Field(10, description="queries that travel together")
+    in_flight: Few = Field(1, description="batches of one querying party under way at once")
 
 
 class Privacy(Section):
@@ -110,8 +123,12 @@ class Privacy(Section):
     sigma1: Noise | None = Field(
         None, description="discrete Gaussian noise of the threshold test, in votes; for confident-gnmax"
     )
-    epsilon: Positive
-    delta: Annotated[float, Field(gt=0, lt=1, strict=True)]
+    epsilon: Annotated[float, Field(gt=0, le=1e12, allow_inf_nan=False, strict=True)] = Field(
+        description="the budget of each account"
+    )
+    delta: Annotated[float, Field(gt=0, lt=1, allow_inf_nan=False, strict=True)] = Field(
+        description="the delta of (epsilon, delta)"
+    )
     noise: Literal["real", "simulation"] = Field("real", description="simulation: seeded, protects nobody")
     analysis: Literal["data-independent", "theorem6-mironov"] = Field(
         "data-independent",
@@ -121,9 +138,12 @@ class Privacy(Section):
         "querier", description="one for each querying party, one for all, or one for each answering party"
     )
     unit: Literal["party", "record"] = Field("party", description="what epsilon protects")
-    corrupted_parties: Count = Field(
-        1, description="units that are protected together: parties that pool what they know"
+    book: Literal["record", "enforce"] = Field(
+        "record",
+        description="the book of runs on this host: record what a run takes from each training record, or enforce that"
+        " all runs together stay within privacy.epsilon",
     )
+    corrupted_parties: Few = Field(1, description="units that are protected together: parties that pool what they know")
 
 
 class Protocol(Section):
@@ -134,24 +154,28 @@ class Protocol(Section):
         default_factory=dict, description="what the backend is made with, e.g. security = 16384 for hybrid"
     )
     execute: Literal["all", "sample", "none"] = "sample"
-    samples: Annotated[int, Field(ge=5, strict=True)] = Field(5, description="executions of each stratum")
+    samples: Annotated[int, Field(ge=5, le=10_000, strict=True)] = Field(5, description="executions of each stratum")
     quorum: Annotated[float, Field(gt=0, le=1, strict=True)] = Field(
         1.0, description="share of the votes that must have arrived by the deadline"
     )
-    deadline_s: Positive | None = Field(None, description="how long the privacy guardian waits for a batch")
+    deadline_s: Annotated[float, Field(gt=0, le=1e9, allow_inf_nan=False, strict=True)] | None = Field(
+        None, description="how long the privacy guardian waits for a batch, at most 31 years"
+    )
 
 
 class Access(Section):
     """One machine's access link."""
 
-    up_bps: Positive
-    down_bps: Positive
+    up_bps: Rate = Field(description="from the machine; from a bit a second to what one optical fibre carries")
+    down_bps: Rate = Field(description="to the machine; from a bit a second to what one optical fibre carries")
 
 
 class Network(Section):
     """Access links of parties and guardian, and the one-way latency between any two machines."""
 
-    latency_s: NotNegative
+    latency_s: Annotated[float, Field(ge=0, le=3600, allow_inf_nan=False, strict=True)] = Field(
+        description="one way; up to an hour, as of a satellite that stores and forwards"
+    )
     party: Access
     guardian: Access
 
@@ -159,8 +183,12 @@ class Network(Section):
 class Machine(Section):
     """A machine's cores, each `speed` times as fast as the one on which transcripts were measured."""
 
-    cores: Count
-    speed: Positive = 1.0
+    cores: Annotated[int, Field(ge=1, le=4096, strict=True)] = Field(
+        description="up to more than the largest machines with one memory have"
+    )
+    speed: Annotated[float, Field(ge=1e-3, le=1e3, allow_inf_nan=False, strict=True)] = Field(
+        1.0, description="against the machine on which transcripts were measured: from a microcontroller up"
+    )
 
 
 class Machines(Section):
@@ -168,7 +196,7 @@ class Machines(Section):
 
     party: Machine
     guardian: Machine
-    parties_per_machine: Count = 1
+    parties_per_machine: Few = 1
 
 
 class Faults(Section):
@@ -182,8 +210,8 @@ class Prices(Section):
     """What the simulated resources cost."""
 
     currency: str = "EUR"
-    per_core_hour: NotNegative = 0.0
-    per_gb_sent: NotNegative = 0.0
+    per_core_hour: Price = 0.0
+    per_gb_sent: Price = 0.0
 
 
 class Scenario(Section):
@@ -202,6 +230,20 @@ class Scenario(Section):
     faults: Faults = Faults()
     prices: Prices = Prices()
 
+    _changed: tuple[str, ...] = PrivateAttr(())
+
+    def with_changes(self, changed: tuple[str, ...]) -> Self:
+        """The same scenario, remembering in what it differs from its file, a change an item."""
+        marked = self.model_copy()
+        marked._changed = changed
+        return marked
+
+    @property
+    def title_as_run(self) -> str:
+        """The title on one line, with what was changed since it was written."""
+        title = " ".join(self.title.split())
+        return f"{title} (changed: {', '.join(self._changed)})" if self._changed else title
+
     @property
     def voters(self) -> int:
         """Models that exist, virtual ones included."""
@@ -209,94 +251,97 @@ class Scenario(Section):
 
     @model_validator(mode="after")
     def _possible(self) -> Self:
-        """Combinations that cannot be run; each is a ScenarioError of its own."""
-        _check_data(self.data)
-        _check_parties(self)
-        _check_privacy(self)
-        _check_protocol(self)
+        """Combinations that cannot be run, all of them in one ScenarioError."""
+        checks = (_check_data(self.data), _check_parties(self), _check_privacy(self), _check_protocol(self))
+        problems = list(chain(*checks))
+        if problems:
+            raise together(problems)
         return self
 
 
-def _check_data(data: Data) -> None:
+def _check_data(data: Data) -> Iterator[ScenarioError]:
     tables, files = ("csv", "parquet"), get_args(FileSource)
     if (data.source in files) != (data.path is not None):
         allowed = "a file for data.source = 'npz', 'csv' or 'parquet', and only for it"
-        raise ScenarioError("data.path", data.path and str(data.path), allowed)
+        yield ScenarioError("data.path", data.path and str(data.path), allowed)
     for key in ("site", "protected"):
         if getattr(data, key) is not None and data.source not in tables:
             allowed = "remove it: only a csv or parquet file has columns with names"
-            raise ScenarioError(f"data.{key}", getattr(data, key), allowed)
+            yield ScenarioError(f"data.{key}", getattr(data, key), allowed)
     if data.partition == "site" and data.site is None and data.source != "heart":
         allowed = "'uniform' or 'dirichlet', or name the column data.site of a csv or parquet file"
-        raise ScenarioError("data.partition", "site", allowed)
+        yield ScenarioError("data.partition", "site", allowed)
     if data.partition != "site" and data.train_per_party is None:
-        raise ScenarioError("data.train_per_party", None, "required: labelled samples that each party owns")
+        yield ScenarioError("data.train_per_party", None, "required: labelled samples that each party owns")
     if (data.partition == "dirichlet") != (data.dirichlet_alpha is not None):
         allowed = "a number above 0 for data.partition = 'dirichlet', and only for it"
-        raise ScenarioError("data.dirichlet_alpha", data.dirichlet_alpha, allowed)
+        yield ScenarioError("data.dirichlet_alpha", data.dirichlet_alpha, allowed)
     if len(set(data.weak_classes)) < len(data.weak_classes):
-        raise ScenarioError("data.weak_classes", list(data.weak_classes), "each class once")
+        yield ScenarioError("data.weak_classes", list(data.weak_classes), "each class once")
     if data.partition == "site" and data.size_spread:
-        raise ScenarioError("data.size_spread", data.size_spread, "0: a site has the size that it has")
+        yield ScenarioError("data.size_spread", data.size_spread, "0: a site has the size that it has")
 
 
-def _check_parties(scenario: Scenario) -> None:
+def _check_parties(scenario: Scenario) -> Iterator[ScenarioError]:
     parties, data = scenario.parties, scenario.data
     if parties.queriers > parties.count:
-        raise ScenarioError("parties.queriers", parties.queriers, f"at most parties.count = {parties.count}")
+        yield ScenarioError("parties.queriers", parties.queriers, f"at most parties.count = {parties.count}")
     if data.train_per_party is not None and parties.virtual_per_party > data.train_per_party:
         allowed = f"at most data.train_per_party = {data.train_per_party}, one sample a shard"
-        raise ScenarioError("parties.virtual_per_party", parties.virtual_per_party, allowed)
+        yield ScenarioError("parties.virtual_per_party", parties.virtual_per_party, allowed)
     if scenario.queries.per_querier > data.pool_per_querier:
         allowed = f"at most data.pool_per_querier = {data.pool_per_querier}"
-        raise ScenarioError("queries.per_querier", scenario.queries.per_querier, allowed)
+        yield ScenarioError("queries.per_querier", scenario.queries.per_querier, allowed)
     if scenario.queries.rounds > scenario.queries.per_querier:
         allowed = f"at most queries.per_querier = {scenario.queries.per_querier}, one query a round"
-        raise ScenarioError("queries.rounds", scenario.queries.rounds, allowed)
+        yield ScenarioError("queries.rounds", scenario.queries.rounds, allowed)
 
 
 # What each mechanism takes, in votes.
 NOISE_KEYS = {"gnmax": ("sigma",), "lnmax": ("scale",), "confident-gnmax": ("sigma", "threshold", "sigma1")}
 
 
-def _check_privacy(scenario: Scenario) -> None:
+def _check_privacy(scenario: Scenario) -> Iterator[ScenarioError]:
     privacy = scenario.privacy
     wanted = NOISE_KEYS[privacy.mechanism]
     others = [key for key in ("sigma", "scale", "threshold", "sigma1") if key not in wanted]
     given = [key for key in others if getattr(privacy, key) is not None]
-    for key in wanted:
-        if getattr(privacy, key) is None:
-            allowed = f"a number of votes{'' if key == 'threshold' else ' above 0'} for {privacy.mechanism}"
-            if given:
-                allowed += f", in place of privacy.{given[0]} (--set privacy.{given[0]}= removes it)"
-            raise ScenarioError(f"privacy.{key}", None, allowed)
-    for key in given:
+    missing = [key for key in wanted if getattr(privacy, key) is None]
+    for key in missing:
+        allowed = f"a number of votes{'' if key == 'threshold' else ' above 0'} for {privacy.mechanism}"
+        if given:
+            allowed += f", in place of privacy.{given[0]} (--set privacy.{given[0]}= removes it)"
+        yield ScenarioError(f"privacy.{key}", None, allowed)
+    for key in given if not missing else ():
         allowed = f"remove it: {privacy.mechanism} takes {' and '.join(f'privacy.{name}' for name in wanted)}"
-        raise ScenarioError(f"privacy.{key}", getattr(privacy, key), allowed)
+        yield ScenarioError(f"privacy.{key}", getattr(privacy, key), allowed)
     if privacy.corrupted_parties >= scenario.parties.count:
         allowed = f"fewer than parties.count = {scenario.parties.count}"
-        raise ScenarioError("privacy.corrupted_parties", privacy.corrupted_parties, allowed)
+        yield ScenarioError("privacy.corrupted_parties", privacy.corrupted_parties, allowed)
+    if privacy.book == "enforce" and privacy.noise != "real":
+        allowed = "'record': seeded noise protects nobody, and no budget pays for it"
+        yield ScenarioError("privacy.book", "enforce", allowed)
     retrained = scenario.queries.rounds > 1 and scenario.parties.virtual_per_party == 1
     if privacy.budget_scope == "querier" and retrained and scenario.parties.queriers > 1:
         allowed = (
             "'coalition' or 'party': in a later round querying parties answer with what others' labels taught them"
         )
-        raise ScenarioError("privacy.budget_scope", privacy.budget_scope, allowed)
+        yield ScenarioError("privacy.budget_scope", privacy.budget_scope, allowed)
     noise = max(privacy.sigma or 0, privacy.scale or 0, privacy.sigma1 or 0)
     room = (1 << 31) - int(40 * noise) - (privacy.threshold or 0)
     if scenario.voters >= room:
         allowed = f"fewer than {room // scenario.parties.virtual_per_party}: votes and noise must fit a ring of 2^32"
-        raise ScenarioError("parties.count", scenario.parties.count, allowed)
+        yield ScenarioError("parties.count", scenario.parties.count, allowed)
 
 
-def _check_protocol(scenario: Scenario) -> None:
+def _check_protocol(scenario: Scenario) -> Iterator[ScenarioError]:
     protocol = scenario.protocol
     if protocol.execute == "none":
         allowed = "'all' or 'sample'; running without any cryptography needs cost estimates, which do not exist yet"
-        raise ScenarioError("protocol.execute", "none", allowed)
+        yield ScenarioError("protocol.execute", "none", allowed)
     if scenario.faults.drop_probability > 0 and protocol.deadline_s is None:
         allowed = "a number of seconds, because faults.drop_probability > 0 and the guardian must not wait for ever"
-        raise ScenarioError("protocol.deadline_s", None, allowed)
-    if protocol.quorum < 1 and protocol.deadline_s is None:
+        yield ScenarioError("protocol.deadline_s", None, allowed)
+    elif protocol.quorum < 1 and protocol.deadline_s is None:
         allowed = "a number of seconds, because protocol.quorum < 1 says what is enough when time is up"
-        raise ScenarioError("protocol.deadline_s", None, allowed)
+        yield ScenarioError("protocol.deadline_s", None, allowed)

@@ -1,4 +1,4 @@
-"""What all tests share: a transcript cache of their own, and small scenarios."""
+"""What all tests share: a transcript cache and a book of runs of their own, and small scenarios."""
 
 import copy
 import tomllib
@@ -16,10 +16,11 @@ Tree = dict[str, Any]
 
 @pytest.fixture(scope="session", autouse=True)
 def own_cache(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Path]:
-    """No test reads or writes the user's measured transcripts."""
+    """No test reads or writes the user's measured transcripts, or enters a run in the user's book."""
     folder = tmp_path_factory.mktemp("cache")
     with pytest.MonkeyPatch.context() as patch:
         patch.setenv("CAPCSIM_CACHE", str(folder))
+        patch.setenv("CAPCSIM_STATE", str(tmp_path_factory.mktemp("state")))
         yield folder
 
 

@@ -56,6 +56,10 @@ class Ensemble:
         twin.voters, twin.own = list(self.voters), list(self.own)
         return twin
 
+    def training_records(self) -> list[NDArray[np.float32]]:
+        """Each party's training samples float32[n, *shape] as they came, NaN where a feature is missing."""
+        return [self.dataset.x[self.parts.owned(party)] for party in range(self._scenario.parties.count)]
+
     def samples(self, party: int, rows: Indices) -> NDArray[np.float32]:
         """Samples as this party sees them: what is missing is its own medians."""
         return impute(self.dataset.x[rows], self.dataset.x[self.parts.owned(party)])

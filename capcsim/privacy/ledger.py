@@ -6,12 +6,16 @@ the query was answered. `release` makes the charge final, `refund` takes the arg
 charge stays whole. So where there is a threshold the guardian, who knows the noise, must not read this book: it only
 needs to hear whether a reservation was accepted.
 
+What stands outside the file, the run's manifest and the book of runs, hears of new charges by `commit`, before any
+label of theirs goes out. Where the budget is one over all runs, each answering party has a further account, which
+begins with what other runs took from the most exposed of its training records.
+
 A kill at any moment loses no charge; a torn last line counts as a whole charge to every account, since it may have
 been any's. With a data-dependent analysis the file holds what the votes were like, and is as private as they are.
 """
 
 from collections import Counter
-from collections.abc import Iterable, Iterator, Mapping, Sequence
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, replace
 from enum import StrEnum
 from pathlib import Path
@@ -19,8 +23,9 @@ from types import MappingProxyType
 from typing import TypeAlias
 
 from capcsim.errors import InputError, PrivacyBudgetExceeded, RecordError
-from capcsim.journal import Entry, Journal
+from capcsim.journal import Entry, Journal, Mark
 from capcsim.privacy.accountant import Accountant, Analysis
+from capcsim.privacy.history import History
 from capcsim.privacy.mechanisms import ConfidentGNMax, Event, describe
 
 Key: TypeAlias = tuple[int, int, str]
@@ -52,10 +57,25 @@ class Charge:
 
 
 class Ledger:
-    """Charges against one budget, kept in a journal; raises RecordError for a foreign or damaged file."""
+    """Charges against one budget, kept in a journal; raises RecordError for a foreign or damaged file.
 
-    def __init__(self, path: Path, accountant: Analysis, budget: float, scope: BudgetScope) -> None:
+    `earlier[p]` is what other runs took from party p's records, where the budget is one over all runs; None where it is
+    this run's alone. `witness` is called by `commit`.
+    """
+
+    def __init__(
+        self,
+        path: Path,
+        accountant: Analysis,
+        budget: float,
+        scope: BudgetScope,
+        *,
+        earlier: Sequence[History] | None = None,
+        witness: Callable[["Ledger"], None] = lambda _: None,
+    ) -> None:
         self.accountant, self.budget, self.scope = accountant, budget, scope
+        self._witness = witness
+        self._earlier = {} if earlier is None else {_over_all_runs(p): each for p, each in enumerate(earlier)}
         self._journal = Journal(path)
         self._searched, self._most = 0, 0
         self._charges: dict[Key, Charge] = {}
@@ -79,7 +99,7 @@ class Ledger:
             return
         charge = Charge(Event(log_q=log_q), tuple(sorted(set(parties))))
         for account in self.accounts(querier, charge.parties):
-            if not self._fits(self._booked(account) + Counter([charge.event])):
+            if not self._fits(account, self._booked(account) + Counter([charge.event])):
                 raise self._refusal(account, charge.event)
         entry: Entry = {"kind": "reserve", "querier": querier, "query": query, "draw": draw}
         if parties:
@@ -97,15 +117,32 @@ class Ledger:
         """The querying party's report that the query stayed unanswered: only the threshold test is charged."""
         self._report((querier, query, draw), answered=False)
 
+    def commit(self) -> None:
+        """Tell the witness what was reserved; call it before the labels go out. Raises what the witness raises."""
+        self._witness(self)
+
+    @property
+    def mark(self) -> Mark:
+        """Where its file stands."""
+        return self._journal.mark
+
+    def rebase(self, earlier: Sequence[History]) -> None:
+        """Other runs took more from the records; raises RecordError where that leaves too little for this one."""
+        self._earlier = {_over_all_runs(party): each for party, each in enumerate(earlier)}
+        for account in self._earlier:
+            if not self._fits(account, self._booked(account)):
+                why = "what other runs took meanwhile leaves no room for the labels that were to go out now"
+                raise RecordError(f"{self._journal.path}: {account}: {why}; give the same command again")
+
     def account(self, querier: int) -> str:
         """The account that a querying party's labels compete for."""
-        return f"querier {querier}" if self.scope is BudgetScope.QUERIER else "coalition"
+        return f"querier {querier}" if self.scope is BudgetScope.QUERIER and not self._earlier else "coalition"
 
     def accounts(self, querier: int, parties: Iterable[int]) -> tuple[str, ...]:
         """The accounts that a query of a querying party is charged to, whose counted voters belong to `parties`."""
-        if self.scope is BudgetScope.PARTY:
-            return tuple(f"party {party}" for party in sorted(set(parties)))
-        return (self.account(querier),)
+        counted = sorted(set(parties))
+        over_all_runs = tuple(map(_over_all_runs, counted)) if self._earlier else ()
+        return self._scoped(querier, counted) + over_all_runs
 
     def charges(self) -> Mapping[Key, Charge]:
         """Every charge whose content is known."""
@@ -115,21 +152,22 @@ class Ledger:
         """Charges of unknown content, for lines that were cut short."""
         return Counter({WHOLE: self._torn}) if self._torn else Counter()
 
-    def room(self, gone: Events, at_most: int) -> int:
-        """How many more whole charges, up to `at_most`, an account pays for that has spent `gone`."""
-        if self._counts_only():
-            total = sum(gone.values())
-            return self._affordable(total + at_most) - total
+    def room(self, account: str, gone: Events, at_most: int) -> int:
+        """How many more whole charges, up to `at_most`, an account pays for that has spent `gone` in this run."""
+        before = self._labels_before(account)
+        if before is not None:
+            total = before + sum(gone.values())
+            return max(0, self._affordable(total + at_most) - total)
         low, high = -1, at_most
         while low < high:
             middle = (low + high + 1) // 2
-            low, high = (middle, high) if self._fits(gone + Counter({WHOLE: middle})) else (low, middle - 1)
+            low, high = (middle, high) if self._fits(account, gone + Counter({WHOLE: middle})) else (low, middle - 1)
         return max(low, 0)
 
     def refusal(self, querier: int, parties: Iterable[int] = ()) -> PrivacyBudgetExceeded:
         """The error that says why there is no room for one more label of a querying party, answered by `parties`."""
         accounts = self.accounts(querier, parties) or self._accounts_of(querier)
-        fullest = max(accounts, key=lambda account: self.accountant.epsilon_of(self._events(account)))
+        fullest = max(accounts, key=lambda account: self._epsilon(account, self._events(account)))
         return self._refusal(fullest, WHOLE)
 
     def charged(self, querier: int) -> int:
@@ -142,12 +180,19 @@ class Ledger:
 
     def epsilon_coalition(self) -> float:
         """Epsilon of everything released, if all querying parties pooled their labels."""
-        everything = Counter(charge.event for charge in self._charges.values())
-        return self.accountant.epsilon_of(everything + self.torn())
+        return self.accountant.epsilon_of(self.everything())
 
     def epsilon_party(self, party: int) -> float:
         """What all querying parties together learn of one answering party."""
-        return self.accountant.epsilon_of(self._exposed.get(party, Counter()) + self.torn())
+        return self.accountant.epsilon_of(self.exposed(party))
+
+    def exposed(self, party: int) -> Events:
+        """Every query in which a party's votes were counted, or may have been."""
+        return self._exposed.get(party, Counter()) + self.torn()
+
+    def everything(self) -> Events:
+        """Every charge, of whatever account."""
+        return Counter(charge.event for charge in self._charges.values()) + self.torn()
 
     def epsilon_most_exposed(self) -> float:
         """What all querying parties together learn of the answering party whose votes were counted most."""
@@ -171,13 +216,32 @@ class Ledger:
         self._journal.append({"kind": kind, **dict(zip(("querier", "query", "draw"), key, strict=True))})
         self._settle(key, answered=answered)
 
-    def _fits(self, events: Events) -> bool:
-        if self._counts_only():
-            return sum(events.values()) <= self._affordable(sum(events.values()))
-        return self.accountant.epsilon_of(events) <= self.budget
+    def _fits(self, account: str, events: Events) -> bool:
+        """Whether an account may have spent these in this run."""
+        before = self._labels_before(account)
+        if before is not None:
+            total = before + sum(events.values())
+            return total <= self._affordable(total)
+        return self._epsilon(account, events) <= self.budget
+
+    def _epsilon(self, account: str, events: Events) -> float:
+        """What an account has spent, with these in this run."""
+        earlier = self._earlier.get(account)
+        if earlier is None:
+            return self.accountant.epsilon_of(events)
+        return earlier.plus(self.accountant.mechanism, events).epsilon(self.accountant.delta)
+
+    def _labels_before(self, account: str) -> int | None:
+        """Labels of other runs on an account, where every one costs the same, so that one search serves them all."""
+        mechanism, earlier = self.accountant.mechanism, self._earlier.get(account)
+        if isinstance(mechanism, ConfidentGNMax):
+            return None
+        if earlier is None:
+            return 0 if isinstance(self.accountant, Accountant) else None
+        return earlier.labels if isinstance(self.accountant, Accountant) and earlier.only(mechanism) else None
 
     def _counts_only(self) -> bool:
-        """Whether every charge is the same, so that one search serves them all."""
+        """Whether every charge of this run is the same."""
         return isinstance(self.accountant, Accountant) and not isinstance(self.accountant.mechanism, ConfidentGNMax)
 
     def _affordable(self, at_most: int) -> int:
@@ -191,7 +255,8 @@ class Ledger:
 
     def _refusal(self, account: str, event: Event) -> PrivacyBudgetExceeded:
         events = self._events(account) + Counter([event])
-        return PrivacyBudgetExceeded(account, _labels(events), self.accountant.epsilon_of(events), self.budget)
+        earlier = self._earlier.get(account, History()).labels
+        return PrivacyBudgetExceeded(account, earlier + _labels(events), self._epsilon(account, events), self.budget)
 
     def _largest(self, accounts: Iterable[Events]) -> float:
         """The largest epsilon; where charges are alike, of the account with most of them."""
@@ -208,16 +273,22 @@ class Ledger:
         """The same, less the torn ones that would have been refused to an account that was full."""
         spent = self._spent.get(account, Counter())
         torn = self._torn
-        while torn and not self._fits(spent + Counter({WHOLE: torn})):
+        while torn and not self._fits(account, spent + Counter({WHOLE: torn})):
             torn -= 1
         return spent + Counter({WHOLE: torn})
 
+    def _scoped(self, querier: int, parties: Iterable[int]) -> tuple[str, ...]:
+        """The accounts of this run alone."""
+        if self.scope is BudgetScope.PARTY:
+            return tuple(f"party {party}" for party in parties)
+        return (f"querier {querier}" if self.scope is BudgetScope.QUERIER else "coalition",)
+
     def _accounts_of(self, querier: int) -> tuple[str, ...]:
-        """The accounts that a querying party's charges went to; one that has spent nothing where there are none."""
+        """The accounts of this run that a querying party's charges went to; one without any where none did."""
         if self.scope is not BudgetScope.PARTY:
-            return self.accounts(querier, ())
+            return self._scoped(querier, ())
         parties = {party for key, charge in self._charges.items() if key[0] == querier for party in charge.parties}
-        return self.accounts(querier, parties) or ("answering parties",)
+        return self._scoped(querier, sorted(parties)) or ("answering parties",)
 
     def _header(self) -> Entry:
         return {
@@ -269,6 +340,10 @@ class Ledger:
             yield self._spent.setdefault(account, Counter())
         for party in parties:
             yield self._exposed.setdefault(party, Counter())
+
+
+def _over_all_runs(party: int) -> str:
+    return f"party {party} over all runs"
 
 
 def _labels(events: Mapping[Event, int]) -> int:

@@ -9,6 +9,7 @@ number of parties in a group that is protected together (corrupted parties that 
 noise the Renyi divergence grows with its square, so epsilon is not linear in the group.
 """
 
+from collections.abc import Mapping
 from dataclasses import asdict, dataclass
 from enum import StrEnum
 from math import inf, sqrt
@@ -200,6 +201,15 @@ class Event:
 def describe(mechanism: Mechanism) -> dict[str, Any]:
     """A mechanism for a journal: its name and parameters."""
     return {"name": type(mechanism).__name__, **asdict(mechanism)}
+
+
+def from_description(told: Mapping[str, Any]) -> Mechanism:
+    """The inverse of `describe`, also after JSON; raises KeyError or TypeError for anything else."""
+    kinds: dict[str, type[GNMax] | type[LNMax] | type[ConfidentGNMax]] = {
+        kind.__name__: kind for kind in (GNMax, LNMax, ConfidentGNMax)
+    }
+    parameters = {key: value for key, value in told.items() if key not in ("name", "adjacency")}
+    return kinds[told["name"]](**parameters, adjacency=Adjacency(told["adjacency"]))
 
 
 def moved_counts(adjacency: Adjacency) -> int:

@@ -104,10 +104,16 @@ def epsilon(record: Record) -> Figure:
     privacy = summary["privacy"]
     budget = privacy["epsilon_budget"]
     axes.axhline(budget, color=ACCENT, linewidth=1, label=f"budget {budget:g}")
-    bought, spent = ([row[key] for row in summary["queriers"]] for key in ("labels_bought", "epsilon"))
+    charged, spent = ([row[key] for row in summary["queriers"]] for key in ("charges", "epsilon"))
     paper = "" if privacy["analysis"] == "data-independent" else ", by Theorem 6 (not releasable)"
-    axes.scatter(bought, spent, color=STRONG, zorder=3, label=f"spent by the querying parties{paper}")
-    axes.set_xlabel("labels bought by one account")
+    axes.scatter(charged, spent, color=STRONG, zorder=3, label=f"spent by the querying parties{paper}")
+    lost = [row for row in summary["queriers"] if row["charges_without_label"]]
+    if lost:
+        ends = [[row["charges"] - row["charges_without_label"], row["charges"]] for row in lost]
+        for (left, right), row in zip(ends, lost, strict=True):
+            axes.hlines(row["epsilon"], left, right, color=ACCENT, linewidth=2, zorder=2)
+        axes.plot([], [], color=ACCENT, linewidth=2, label="charged by an interrupted run, no label bought")
+    axes.set_xlabel("labels charged to one account")
     axes.set_ylabel(f"epsilon at delta = {privacy['delta']:g}")
     axes.set_title("Privacy spent")
     axes.set_ylim(bottom=0)

@@ -40,6 +40,7 @@ def notes(record: Record) -> list[str]:
     lines = [_security(found), _noise(privacy), *paper, _execution(found["execution"]), _bottleneck(found)]
     if found["cost"]["price"]:
         lines.append(f"At the scenario's prices: {found['cost']['price']:.3g} {found['cost']['currency']}.")
+    lines += _unlabelled(found)
     reasons: dict[str, list[str]] = {}
     for row in found["queriers"]:
         reasons.setdefault(row["stopped"], []).append(str(row["querier"]))
@@ -75,7 +76,9 @@ def _cells(row: Row) -> list[str]:
     accuracies = [fraction(row[key]) for key in ("label_accuracy", "accuracy_before", "accuracy_after")]
     latency = "-" if row["latency_median_s"] is None else seconds(row["latency_median_s"])
     costs = (f"{row['epsilon']:.3f}", latency, seconds(row["simulated_s"]), size(row["bytes"]))
-    return [str(row["labels_bought"]), *accuracies, *costs]
+    lost = row["charges_without_label"]
+    labels = f"{row['labels_bought']} (+{lost} charged)" if lost else str(row["labels_bought"])
+    return [labels, *accuracies, *costs]
 
 
 def _security(found: Row) -> str:
@@ -99,6 +102,26 @@ def _noise(privacy: Row) -> str:
         f" {privacy['epsilon_if_queriers_collude']:.3f}, and {privacy['epsilon_of_most_exposed_party']:.3f} for the"
         " answering party whose votes were counted most."
     )
+
+
+def _unlabelled(found: Row) -> list[str]:
+    """What an interrupted run had charged and could not use."""
+    privacy, lines = found["privacy"], []
+    if privacy["charges_without_label"]:
+        whose = ", ".join(
+            f"party {row['querier']}: {row['charges_without_label']}"
+            for row in found["queriers"]
+            if row["charges_without_label"]
+        )
+        number = privacy["charges_without_label"]
+        lines.append(f"{number} charge{'s' * (number > 1)} of an interrupted run bought no label ({whose}).")
+    if privacy["charges_cut_short"]:
+        number = privacy["charges_cut_short"]
+        lines.append(
+            f"{number} line{'s' * (number > 1)} of the ledger {'were' if number > 1 else 'was'} cut short: a charge to"
+            " every account, since it may have been any's."
+        )
+    return lines
 
 
 def _analysis(privacy: Row) -> str:
