@@ -3,17 +3,21 @@
 Every mistake becomes one ScenarioError that gives the key's path, the value found, and what is allowed.
 """
 
+import copy
 import difflib
+import json
+import re
 import tomllib
-from collections.abc import Iterable, Mapping
+from collections.abc import Iterable, Iterator, Mapping
 from importlib.resources import files
 from pathlib import Path
-from typing import Any, get_args
+from typing import Any
 
-from pydantic import BaseModel, ValidationError
+from pydantic import ValidationError
 
 from capcsim.errors import ScenarioError
 from capcsim.scenario import Scenario
+from capcsim.scenario_errors import explain
 
 
 def load_scenario(
@@ -32,15 +36,17 @@ def load_scenario(
     path = find_scenario(name)
     tree = _read_toml(path)
     _anchor_data_path(tree, path.parent)
+    before = copy.deepcopy(tree)
     for override in overrides:
-        _set(tree, override)
+        _override(tree, override)
+    changed = tuple(_changes(before, tree))
+    for section, key, value in (("protocol", "backend", backend), ("data", "folder", folder and str(folder))):
+        # What is no table there is told by what reads the tree.
+        if value is not None and isinstance(tree.setdefault(section, {}), dict):
+            tree[section][key] = value
     if seed is not None:
         tree["seed"] = seed
-    if backend is not None:
-        _set(tree, f"protocol.backend={backend}")
-    if folder is not None:
-        tree.setdefault("data", {})["folder"] = str(folder)
-    return parse_scenario(tree, source=path.name)
+    return parse_scenario(tree, source=path.name).with_changes(changed)
 
 
 def parse_scenario(tree: Mapping[str, Any], *, source: str = "") -> Scenario:
@@ -48,7 +54,7 @@ def parse_scenario(tree: Mapping[str, Any], *, source: str = "") -> Scenario:
     try:
         return Scenario.model_validate(tree)
     except ValidationError as error:
-        raise _first(error, source) from None
+        raise explain(error, Scenario, source) from None
     except ScenarioError as error:
         raise error.in_source(source) from None
 
@@ -67,41 +73,87 @@ def find_scenario(name: str) -> Path:
     if name in shipped:
         return shipped[name]
     path = Path(name)
-    if not path.exists():
+    try:
+        path.stat()
+    except (FileNotFoundError, ValueError):
         close = difflib.get_close_matches(name, shipped, n=1)
         hint = f"; did you mean {close[0]}?" if close else ""
-        raise ScenarioError("scenario", name, f"no such file; give a TOML file, or one of {', '.join(shipped)}{hint}")
+        raise ScenarioError(
+            "SCENARIO", name, f"no such file; give a TOML file, or one of {', '.join(shipped)}{hint}"
+        ) from None
+    except OSError as error:
+        raise ScenarioError("SCENARIO", name, f"a readable file ({error.strerror})") from None
     return path
 
 
 def _read_toml(path: Path) -> dict[str, Any]:
+    """A file's keys; a byte-order mark is read over."""
     try:
-        return tomllib.loads(path.read_text(encoding="utf-8"))
+        text = path.read_text(encoding="utf-8-sig")
     except OSError as error:
-        raise ScenarioError("scenario", str(path), f"a readable file ({error.strerror})") from None
-    except (tomllib.TOMLDecodeError, UnicodeDecodeError) as error:
-        raise ScenarioError("scenario", str(path), f"a file in TOML ({error})") from None
+        raise ScenarioError("SCENARIO", str(path), f"a readable file ({error.strerror})") from None
+    except UnicodeDecodeError:
+        raise ScenarioError("SCENARIO", str(path), "a file in TOML; this is no text in UTF-8") from None
+    try:
+        return tomllib.loads(text)
+    except (ValueError, RecursionError) as error:
+        raise ScenarioError("SCENARIO", str(path), f"a file in TOML; {_complaint(error, text)}") from None
 
 
-def _set(tree: dict[str, Any], override: str) -> None:
+def _complaint(error: Exception, text: str) -> str:
+    """What the TOML reader says, with the line that it means."""
+    if isinstance(error, RecursionError):
+        return "its brackets are nested too deeply"
+    said = str(error)
+    found = re.search(r" \(at line (\d+), column \d+\)$", said)
+    if found is None:
+        return said if isinstance(error, tomllib.TOMLDecodeError) else "it has a number with too many digits"
+    line = text.splitlines()[int(found[1]) - 1].strip()
+    remedy = """; a backslash between "..." is written twice, or put the text between '...'""" if "\\" in line else ""
+    return f"{said[: found.start()]} in line {found[1]}: {line[:60]!r}{remedy}"
+
+
+def _override(tree: dict[str, Any], override: str) -> None:
     """Apply one "a.b=v" to the tree."""
     key, separator, text = override.partition("=")
-    steps = key.strip().split(".")
+    steps = [step.strip() for step in key.split(".")]
     if not separator or not all(steps):
         raise ScenarioError("--set", override, "a.b=v, for example privacy.sigma=10")
-    try:
-        value = tomllib.loads(f"v = {text}")["v"]
-    except tomllib.TOMLDecodeError:
-        value = text.strip()
     for step in steps[:-1]:
         child = tree.setdefault(step, {})
         if not isinstance(child, dict):
             raise ScenarioError("--set", override, f"{step} is a value here, not a section")
         tree = child
     if text.strip():
-        tree[steps[-1]] = value
+        tree[steps[-1]] = _value(override, text.strip())
     else:
         tree.pop(steps[-1], None)
+
+
+def _value(override: str, text: str) -> Any:
+    """A value as in TOML, or a bare word."""
+    try:
+        found = tomllib.loads(f"v = {text}")
+    except (ValueError, RecursionError):
+        if text[0] in "[{\"'":
+            allowed = "a value in TOML, where text inside brackets stands in quotes, as in models.kinds=['mlp']"
+            raise ScenarioError("--set", override, allowed) from None
+        return text
+    return found["v"] if len(found) == 1 else text
+
+
+def _changes(before: Mapping[str, Any], after: Mapping[str, Any], prefix: str = "") -> Iterator[str]:
+    """What differs between two trees, as "a.b = v" or "a.b removed"; the title is what it is."""
+    for key in dict.fromkeys([*before, *after]):
+        old, new, name = before.get(key), after.get(key), f"{prefix}{key}"
+        if old == new or name == "title":
+            continue
+        if isinstance(new, dict):
+            yield from _changes(old if isinstance(old, dict) else {}, new, f"{name}.")
+        elif new is None:
+            yield f"{name} removed"
+        else:
+            yield f"{name} = {new if isinstance(new, str) else json.dumps(new, default=str)}"
 
 
 def _anchor_data_path(tree: dict[str, Any], folder: Path) -> None:
@@ -110,57 +162,3 @@ def _anchor_data_path(tree: dict[str, Any], folder: Path) -> None:
     for key in ("path", "folder"):
         if isinstance(data, dict) and isinstance(data.get(key), str):
             data[key] = str((folder / data[key]).resolve())
-
-
-def _first(error: ValidationError, source: str) -> ScenarioError:
-    """The first of pydantic's complaints in our words, with the number of the others."""
-    details = error.errors()
-    detail = details[0]
-    path = [str(step) for step in detail["loc"]]
-    allowed = detail["msg"].replace("Input should", "must", 1)
-    value: object = detail["input"]
-    match detail["type"]:
-        case "extra_forbidden":
-            allowed = "no such key" + _suggestion(path)
-        case "missing":
-            value, allowed = None, "required" + _meaning(path)
-        case "tuple_type":
-            allowed = "a list in brackets, [...]"
-        case "float_type" | "int_type" | "float_parsing" | "int_parsing":
-            allowed = ("a whole number" if "int" in detail["type"] else "a number") + _unit(path[-1])
-    if len(details) > 1:
-        allowed += f" (and {len(details) - 1} more)"
-    return ScenarioError(".".join(path), value, allowed, source=source)
-
-
-def _unit(key: str) -> str:
-    units = {"_s": "seconds", "_bps": "bits per second", "_bytes": "bytes"}
-    return next((f", in {unit}" for suffix, unit in units.items() if key.endswith(suffix)), "")
-
-
-def _section_at(path: list[str]) -> type[BaseModel] | None:
-    """The model that holds the last key of a path."""
-    section: type[BaseModel] = Scenario
-    for step in path[:-1]:
-        field = section.model_fields.get(step)
-        candidates = [] if field is None else [field.annotation, *get_args(field.annotation)]
-        found = [kind for kind in candidates if isinstance(kind, type) and issubclass(kind, BaseModel)]
-        if not found:
-            return None
-        section = found[0]
-    return section
-
-
-def _suggestion(path: list[str]) -> str:
-    section = _section_at(path)
-    known = list(section.model_fields) if section else []
-    close = difflib.get_close_matches(path[-1], known, n=1, cutoff=0.5)
-    if close:
-        return f"; did you mean {'.'.join([*path[:-1], close[0]])}?"
-    return f"; allowed here: {', '.join(known)}" if known else ""
-
-
-def _meaning(path: list[str]) -> str:
-    section = _section_at(path)
-    field = section.model_fields.get(path[-1]) if section else None
-    return f": {field.description}" if field and field.description else ""
