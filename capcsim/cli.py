@@ -71,6 +71,8 @@ def call() -> int:
     except typer.Abort:
         raise KeyboardInterrupt from None
     except USAGE_ERROR as error:
+        if not error.format_message():  # no command at all: typer has printed its help
+            return 2
         raise InputError(_usage(error)) from None
     if code == INTERRUPTED:
         raise KeyboardInterrupt

@@ -160,7 +160,7 @@ class HostError(CapcsimError):
 
     @classmethod
     def of(cls, error: BaseException) -> Self | None:
-        """What an exception that nobody foresaw says about the host; None where that is nothing: it may be our fault."""
+        """What an exception that nobody foresaw says about the host; None for nothing: it may be our fault."""
         text = " ".join(str(error).split())
         if isinstance(error, MemoryError) or any(words in text for words in _OUT_OF_MEMORY):
             return cls("memory", "exhausted" + f" ({text})" * bool(text), f"free some, or take on less, and {_AGAIN}")

@@ -5,9 +5,11 @@ from typing import Any
 
 import numpy as np
 from llvmlite import ir
-from numba import njit, types
+from numba import types
 from numba.extending import intrinsic
 from numpy.typing import NDArray
+
+from capcsim.compiled import compiled
 
 Words = NDArray[np.uint64]
 _TILE = 1024
@@ -34,21 +36,21 @@ def constants(primes: Sequence[int]) -> Words:
     return np.array(rows, np.uint64)
 
 
-@njit(cache=True, nogil=True, inline="always")
+@compiled(nogil=True, inline="always")
 def _reduced(word: Any, prime: Any) -> Any:
     """Word mod p (Barrett)."""
     rest = word - multiply_high(word, prime[1]) * prime[0]
     return rest - prime[0] if rest >= prime[0] else rest
 
 
-@njit(cache=True, nogil=True, inline="always")
+@compiled(nogil=True, inline="always")
 def _shifted(word: Any, prime: Any) -> Any:
     """Word 2^64 mod p (Shoup)."""
     rest = word * prime[2] - multiply_high(word, prime[3]) * prime[0]
     return rest - prime[0] if rest >= prime[0] else rest
 
 
-@njit(cache=True, nogil=True)
+@compiled(nogil=True)
 def multiply_accumulate(x: Any, weights: Any, primes: Any, shift: Any, out: Any) -> None:
     """out[poly, l] = sum over i of x[i, poly, l] weights[i, l] mod p_l, each weight used for 2^shift neighbours.
 
@@ -76,7 +78,7 @@ def multiply_accumulate(x: Any, weights: Any, primes: Any, shift: Any, out: Any)
                     out[poly, level, first + k] = total - prime[0] if total >= prime[0] else total
 
 
-@njit(cache=True, nogil=True)
+@compiled(nogil=True)
 def add_wide(residues: Any, words: Any, minus: Any, primes: Any) -> None:
     """residues[l, n] += the number in words[n] - minus, mod p_l.
 

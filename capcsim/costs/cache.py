@@ -12,8 +12,8 @@ from pathlib import Path
 from typing import Any
 
 from capcsim.backend import Backend
-from capcsim.errors import RecordError
-from capcsim.paths import cache_folder, source_digest
+from capcsim.caches import Cache
+from capcsim.paths import source_digest
 
 LIBRARIES = ("numpy", "torch", "numba", "tenseal", "crypten")
 SOURCES = (
@@ -46,12 +46,12 @@ def host() -> dict[str, Any]:
 class MeasurementCache:
     """What was measured under one name, for one backend with its options on this host.
 
-    With `reading` off it only stores. Raises RecordError where its folder cannot be written. A damaged file counts as
-    absent.
+    With `reading` off it only stores. A damaged file counts as absent; where none can be written, a CapcsimWarning
+    says so.
     """
 
     def __init__(self, backend: Backend, options: Mapping[str, object] | None = None, *, reading: bool = True) -> None:
-        self._folder, self._reading = cache_folder() / "transcripts", reading
+        self._files, self._reading = Cache("transcripts"), reading
         package = type(backend).__module__.partition(".")[0]
         self._identity = {
             "host": host(),
@@ -63,26 +63,17 @@ class MeasurementCache:
 
     def load(self, name: str) -> dict[str, Any] | None:
         """What was stored, or None where nothing was measured under these conditions."""
-        if not self._reading:
-            return None
+        content = self._files.read(self._file(name)) if self._reading else None
         try:
-            content: dict[str, Any] = json.loads(self._path(name).read_text())
-        except (OSError, ValueError):
+            found = None if content is None else json.loads(content)
+        except ValueError:
             return None
-        return content
+        return found if isinstance(found, dict) and found.get("name") == name else None
 
     def store(self, name: str, measured: dict[str, Any]) -> None:
         """Keep what was measured; the file appears whole or not at all."""
-        path = self._path(name)
-        fresh = path.with_suffix(f".{os.getpid()}")
-        try:
-            path.parent.mkdir(parents=True, exist_ok=True)
-            fresh.write_text(json.dumps({**self._identity, "name": name, **measured}))
-            fresh.replace(path)
-        except OSError as error:
-            why = f"cannot be written ({error.strerror}); set CAPCSIM_CACHE to a folder that can"
-            raise RecordError(f"{path.parent}: {why}") from None
+        self._files.write(self._file(name), json.dumps({**self._identity, "name": name, **measured}).encode())
 
-    def _path(self, name: str) -> Path:
+    def _file(self, name: str) -> str:
         key = json.dumps({**self._identity, "name": name}, sort_keys=True)
-        return self._folder / f"{hashlib.sha256(key.encode()).hexdigest()[:32]}.json"
+        return f"{hashlib.sha256(key.encode()).hexdigest()[:32]}.json"

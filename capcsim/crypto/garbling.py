@@ -23,9 +23,10 @@ from enum import StrEnum
 from typing import Any
 
 import numpy as np
-from numba import int64, njit
+from numba import int64
 from numpy.typing import NDArray
 
+from capcsim.compiled import compiled
 from capcsim.crypto import aes, portable
 from capcsim.crypto.circuits import Circuit, Op
 from capcsim.crypto.randomness import random_bytes
@@ -172,7 +173,7 @@ def _check(circuit: Circuit, labels: Labels, keys: KeyRange) -> int:
     return int(labels.shape[1])
 
 
-@njit(cache=True, nogil=True)
+@compiled(nogil=True)
 def expand_keys(low: Any, high: Any, first: Any, count: Any) -> Any:
     """Expanded keys uint64[count, 2, 11, 2] of a range."""
     expanded = np.empty((count, 2, aes.ROUNDS + 1, 2), np.uint64)
@@ -183,7 +184,7 @@ def expand_keys(low: Any, high: Any, first: Any, count: Any) -> Any:
     return expanded
 
 
-@njit(cache=True, nogil=True)
+@compiled(nogil=True)
 def _encode(zero_labels: Any, delta: Any, bits: Any, active: Any) -> None:
     for wire in range(zero_labels.shape[0]):
         for lane in range(zero_labels.shape[1]):
@@ -197,7 +198,7 @@ def _encode(zero_labels: Any, delta: Any, bits: Any, active: Any) -> None:
 # speed (garbling 0.13 instead of 0.25, evaluating 0.17 instead of 0.36 of AES-ECB in one run of benchmarks/yao.py).
 
 
-@njit(cache=True, nogil=True)
+@compiled(nogil=True)
 def _garble(code: Any, slots: Any, inputs: Any, delta: Any, keys: Any, tables: Any, outputs: Any) -> None:
     instances = inputs.shape[1]
     work = np.empty((slots, 2 * LANES_AT_ONCE), np.uint64)
@@ -240,7 +241,7 @@ def _garble(code: Any, slots: Any, inputs: Any, delta: Any, keys: Any, tables: A
                     outputs[out, first + lane, 1] = work[a, 2 * lane + 1]
 
 
-@njit(cache=True, nogil=True)
+@compiled(nogil=True)
 def _evaluate(code: Any, slots: Any, inputs: Any, keys: Any, tables: Any, outputs: Any) -> None:
     instances = inputs.shape[1]
     work = np.empty((slots, 2 * LANES_AT_ONCE), np.uint64)

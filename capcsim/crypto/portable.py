@@ -9,9 +9,9 @@ from typing import Any
 
 import numpy as np
 from cryptography.hazmat.primitives.ciphers import Cipher, algorithms, modes
-from numba import njit
 from numpy.typing import NDArray
 
+from capcsim.compiled import compiled
 from capcsim.crypto.circuits import Circuit, Op
 
 Array = NDArray[np.uint64]
@@ -61,7 +61,7 @@ def _run(
         place = advance(circuit.code, place, gate, work, inputs, delta, plain, hashed, tables, outputs)
 
 
-@njit(cache=True)
+@compiled()
 def _free(code: Any, number: Any, work: Any, inputs: Any, delta: Any, outputs: Any) -> None:
     """One gate that costs no hash."""
     op, a, b, out = code[number]
@@ -80,7 +80,7 @@ def _free(code: Any, number: Any, work: Any, inputs: Any, delta: Any, outputs: A
             outputs[out, word] = work[a, word]
 
 
-@njit(cache=True)
+@compiled()
 def _advance_garbling(
     code: Any,
     place: Any,
@@ -125,7 +125,7 @@ def _advance_garbling(
     return len(code)
 
 
-@njit(cache=True)
+@compiled()
 def _advance_evaluating(
     code: Any,
     place: Any,

@@ -4,8 +4,10 @@ from typing import Any
 
 import numpy as np
 from llvmlite import ir
-from numba import int64, njit, types
+from numba import int64, types
 from numba.extending import intrinsic
+
+from capcsim.compiled import compiled
 
 _AT_ONCE = 8
 _WORDS = ir.VectorType(ir.IntType(64), _AT_ONCE)
@@ -35,7 +37,7 @@ swap: Any = intrinsic(_swap)
 """Exchange bits between eight words at the address `low` and eight at `high`: one step of the transpose."""
 
 
-@njit(cache=True, nogil=True)
+@compiled(nogil=True)
 def _transpose_blocks(block: Any) -> None:
     """Transpose the 64 x 64 bits block[:, lane] of each lane in place."""
     base, row_bytes = int64(block.ctypes.data), int64(8 * _AT_ONCE)
@@ -48,7 +50,7 @@ def _transpose_blocks(block: Any) -> None:
         mask ^= mask << np.uint64(width)
 
 
-@njit(cache=True, nogil=True)
+@compiled(nogil=True)
 def combine(columns: Any, others: Any, choices: Any) -> None:
     """Others ^= columns ^ choices, for each column: what the receiver of an OT extension sends."""
     for column in range(len(columns)):
@@ -56,7 +58,7 @@ def combine(columns: Any, others: Any, choices: Any) -> None:
             others[column, word] ^= columns[column, word] ^ choices[word]
 
 
-@njit(cache=True, nogil=True)
+@compiled(nogil=True)
 def rows_of(columns: Any, rows: Any) -> None:
     """Fill rows uint64[m, 2] from columns uint64[128, >= m / 64]; m is a multiple of 64.
 

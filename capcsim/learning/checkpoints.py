@@ -5,17 +5,20 @@ theirs could be trusted in.
 """
 
 import hashlib
+import io
 import json
 import os
+from collections.abc import Iterator
+from contextlib import suppress
 from pathlib import Path
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any
 
 import numpy as np
 import torch
 
-from capcsim.errors import RecordError
+from capcsim.caches import Cache
 from capcsim.learning.models import Classifier, Model, build_model
-from capcsim.paths import cache_folder, source_digest
+from capcsim.paths import source_digest
 from capcsim.scenario import Models
 
 if TYPE_CHECKING:
@@ -28,13 +31,13 @@ MOST_BYTES = 8 << 30
 
 
 class Checkpoints:
-    """The user's folder of trained networks. A damaged file counts as absent.
+    """The user's folder of trained networks, or another.
 
-    Raises RecordError where the folder cannot be written.
+    A damaged file counts as absent; where none can be written, a CapcsimWarning says so.
     """
 
     def __init__(self, folder: Path | None = None) -> None:
-        self._folder = folder or cache_folder() / "models"
+        self._files = Cache("models", folder)
         self._identity = f"{torch.__version__} {source_digest(SOURCES)}"
         self._bytes: int | None = None
 
@@ -42,9 +45,12 @@ class Checkpoints:
         """The network that this task gave before, or None; `how` says by which way of training."""
         if task.kind == "adaboost" or task.kind == "random-forest":
             return None
-        path = self._path(task, models, how)
+        name = self._file(task, models, how)
+        content = self._files.read(name)
+        if content is None:
+            return None
         try:
-            with np.load(path, allow_pickle=False) as arrays:
+            with np.load(io.BytesIO(content), allow_pickle=False) as arrays:
                 state = {name: torch.from_numpy(arrays[name]) for name in arrays.files}
             whole = all(bool(torch.isfinite(value).all()) for value in state.values())
         except Exception:  # damaged bytes may fail in any way
@@ -55,43 +61,48 @@ class Checkpoints:
             return None
         try:
             model.load_state_dict(state)
-            os.utime(path)
-        except (OSError, RuntimeError):
+        except RuntimeError:
             return None
+        if self._files.folder is not None:
+            with suppress(OSError):  # a folder that can only be read
+                os.utime(self._files.folder / name)
         return model.eval()
 
     def store(self, task: "TrainingTask", models: Models, how: str, model: Model) -> None:
         """Keep a trained network; the file appears whole or not at all."""
         if not isinstance(model, Classifier):
             return
-        path = self._path(task, models, how)
-        fresh = path.with_name(f".{path.stem}.{os.getpid()}.npz")
-        try:
-            self._folder.mkdir(parents=True, exist_ok=True)
-            np.savez(fresh, **{name: value.numpy() for name, value in model.state_dict().items()})
-            fresh.replace(path)
-            self._make_room(path.stat().st_size)
-        except OSError as error:
-            why = f"cannot be written ({error.strerror}); set CAPCSIM_CACHE to a folder that can"
-            raise RecordError(f"{self._folder}: {why}") from None
+        content = io.BytesIO()
+        arrays: dict[str, Any] = {name: value.numpy() for name, value in model.state_dict().items()}
+        np.savez(content, **arrays)
+        if self._files.write(self._file(task, models, how), content.getvalue()):
+            self._make_room(len(content.getvalue()))
 
     def _make_room(self, added: int) -> None:
         if self._bytes is None:
-            self._bytes = sum(path.stat().st_size for path in self._folder.glob("*.npz"))
+            self._bytes = sum(size for _, _, size in self._networks())
         else:
             self._bytes += added
         if self._bytes <= MOST_BYTES:
             return
-        for path in sorted(self._folder.glob("*.npz"), key=lambda path: path.stat().st_mtime):
+        for _, path, size in sorted(self._networks()):
             if self._bytes <= MOST_BYTES // 2:
                 break
-            self._bytes -= path.stat().st_size
-            path.unlink(missing_ok=True)
+            self._bytes -= size
+            with suppress(OSError):
+                path.unlink(missing_ok=True)
 
-    def _path(self, task: "TrainingTask", models: Models, how: str) -> Path:
+    def _networks(self) -> Iterator[tuple[float, Path, int]]:
+        """When each was used last, its file and its bytes; another run may remove them at the same time."""
+        for path in self._files.folder.glob("*.npz") if self._files.folder else ():
+            with suppress(OSError):
+                found = path.stat()
+                yield found.st_mtime, path, found.st_size
+
+    def _file(self, task: "TrainingTask", models: Models, how: str) -> str:
         wanted = models.model_dump(mode="json", include=HYPERPARAMETERS)
         shape = [task.kind, task.x.shape, task.classes, task.seed, how, self._identity]
         digest = hashlib.sha256(json.dumps([wanted, *shape]).encode())
         digest.update(task.x.tobytes())
         digest.update(task.y.tobytes())
-        return self._folder / f"{digest.hexdigest()[:32]}.npz"
+        return f"{digest.hexdigest()[:32]}.npz"

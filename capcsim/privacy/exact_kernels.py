@@ -9,7 +9,8 @@ import math
 from typing import Any
 
 import numpy as np
-from numba import njit
+
+from capcsim.compiled import compiled
 
 UNIT = 2.0**-53
 LARGEST_EXPONENT = 600.0
@@ -19,7 +20,7 @@ NOBODY = -1
 """Stands for a class in a move that only adds or only takes a vote."""
 
 
-@njit(cache=True)
+@compiled()
 def log_normal_cdf(t: float) -> float:
     """Logarithm of the standard normal distribution function."""
     if t > -30.0:
@@ -30,7 +31,7 @@ def log_normal_cdf(t: float) -> float:
     return -0.5 * t * t - math.log(-t * math.sqrt(2 * math.pi)) + math.log1p(series)
 
 
-@njit(cache=True)
+@compiled()
 def fill_continuous(gaps: Any, sigma: float, low: float, step: float, density: Any, cdf: Any, error: Any) -> None:
     """Gaussian noise on the lattice low + k step, in units of sigma and from the largest count.
 
@@ -55,7 +56,7 @@ def fill_continuous(gaps: Any, sigma: float, low: float, step: float, density: A
     error += 2 * steepest
 
 
-@njit(cache=True)
+@compiled()
 def fill_discrete(
     gaps: Any, low: int, log_mass: Any, log_cdf: Any, table_error: float, density: Any, cdf: Any, error: Any
 ) -> None:
@@ -74,7 +75,7 @@ def fill_discrete(
     error[:] = 3 * (gaps.size + 1) * table_error
 
 
-@njit(cache=True)
+@compiled()
 def weigh(density: Any, cdf: Any, error: Any, weights: Any, peaks: Any) -> None:
     """weights[s, j, k]: the terms of class j with s - 1 more votes, divided by exp(peaks[j]). Completes `error`."""
     classes, nodes = density.shape[1], density.shape[2]
@@ -98,7 +99,7 @@ def weigh(density: Any, cdf: Any, error: Any, weights: Any, peaks: Any) -> None:
         error[k] += UNIT * ((classes + 12) * total + 20)
 
 
-@njit(cache=True)
+@compiled()
 def ratios(cdf: Any, out: Any) -> bool:
     """out[0 or 1, strict, i, k]: by what class i with a vote less or more changes a term; False if too large."""
     for side in range(2):
@@ -112,7 +113,7 @@ def ratios(cdf: Any, out: Any) -> bool:
     return True
 
 
-@njit(cache=True, fastmath={"reassoc", "contract"})
+@compiled(fastmath={"reassoc", "contract"})
 def weighted_sums(weights: Any, wrong: Any, factors: Any) -> Any:
     """The sums over a lattice of weights x factors, and of the errors in these products."""
     total, errors = 0.0, 0.0
@@ -122,7 +123,7 @@ def weighted_sums(weights: Any, wrong: Any, factors: Any) -> Any:
     return total, errors
 
 
-@njit(cache=True)
+@compiled()
 def moved_sums(a: int, b: int, weights: Any, wrongs: Any, ratio: Any, factors: Any, sums: Any, wrong: Any) -> bool:
     """Every class's sum after a vote went from class a to class b, and its relative error.
 
@@ -150,7 +151,7 @@ def moved_sums(a: int, b: int, weights: Any, wrongs: Any, ratio: Any, factors: A
     return True
 
 
-@njit(cache=True)
+@compiled()
 def log_ratio_bounds(log_p: Any, log_q: Any, loose: Any, upper_q: Any, extreme: Any) -> None:
     """Bounds for a divergence of p from q: upper_q[j] on log q_j, and extreme[j], the log p_j / q_j farthest from 0.
 
@@ -181,7 +182,7 @@ def log_ratio_bounds(log_p: Any, log_q: Any, loose: Any, upper_q: Any, extreme: 
             extreme[most] = farthest * (1 + 8 * UNIT)
 
 
-@njit(cache=True)
+@compiled()
 def raise_divergence(orders: Any, upper_q: Any, extreme: Any, out: Any) -> None:
     """Raise out[o] to a bound on the Renyi divergence of order orders[o] between the laws that the bounds describe.
 
@@ -209,7 +210,7 @@ def raise_divergence(orders: Any, upper_q: Any, extreme: Any, out: Any) -> None:
         out[o] = max(out[o], divergence * (1 + 16 * UNIT * upper_q.size))
 
 
-@njit(cache=True)
+@compiled()
 def log_of_sum(order: float, upper_q: Any, extreme: Any, highest: float) -> float:
     """The logarithm of 1 plus a sum whose largest term is exp(highest), beyond the range of doubles."""
     total = math.exp(-highest)
@@ -218,20 +219,20 @@ def log_of_sum(order: float, upper_q: Any, extreme: Any, highest: float) -> floa
     return highest * (1 + 8 * UNIT) + math.log(total)
 
 
-@njit(cache=True)
+@compiled()
 def log_probabilities(sums: Any, peaks: Any, log_scale: float, out: Any) -> None:
     """Logarithms of the label probabilities out of their sums."""
     for j in range(sums.size):
         out[j] = math.log(sums[j]) + peaks[j] + log_scale
 
 
-@njit(cache=True)
+@compiled()
 def repeats(a: int, gaps: Any) -> bool:
     """Whether an earlier class has as many votes; counts are sorted."""
     return a > 0 and gaps[a] == gaps[a - 1]
 
 
-@njit(cache=True)
+@compiled()
 def is_needed(a: int, b: int, gaps: Any, smallest: int, replace: bool, symmetric: bool) -> bool:
     """Whether the move of a vote from a to b is possible, and not the same as another of equal classes."""
     if a == b or (replace and NOBODY in (a, b)) or (not replace and NOBODY not in (a, b)):
@@ -245,7 +246,7 @@ def is_needed(a: int, b: int, gaps: Any, smallest: int, replace: bool, symmetric
     return b == NOBODY or not repeats(b, gaps) or (a != NOBODY and b == a + 1)
 
 
-@njit(cache=True)
+@compiled()
 def raise_over_moves(
     gaps: Any,
     smallest: int,
@@ -291,7 +292,7 @@ def raise_over_moves(
     return True
 
 
-@njit(cache=True)
+@compiled()
 def continuous_divergences(
     counts: Any, sigma: float, replace: bool, lattice: Any, general_error: float, orders: Any, out: Any
 ) -> None:
@@ -316,7 +317,7 @@ def continuous_divergences(
             out[query] = math.inf
 
 
-@njit(cache=True)
+@compiled()
 def discrete_divergences(
     counts: Any,
     replace: bool,
@@ -345,7 +346,7 @@ def discrete_divergences(
             out[query] = math.inf
 
 
-@njit(cache=True)
+@compiled()
 def _probabilities(density: Any, cdf: Any, error: Any, log_scale: float, out: Any) -> None:
     """out[C]: label probabilities, scaled to add up to 1."""
     classes = density.shape[1]
@@ -356,7 +357,7 @@ def _probabilities(density: Any, cdf: Any, error: Any, log_scale: float, out: An
     out /= out.sum()
 
 
-@njit(cache=True)
+@compiled()
 def continuous_probabilities(counts: Any, sigma: float, lattice: Any, out: Any) -> None:
     """out[Q, C] for rows of counts int64[Q, C] in any order."""
     step, below, above = lattice
@@ -370,7 +371,7 @@ def continuous_probabilities(counts: Any, sigma: float, lattice: Any, out: Any) 
         _probabilities(density, cdf, error, math.log(step / math.sqrt(2 * math.pi)), out[query])
 
 
-@njit(cache=True)
+@compiled()
 def discrete_probabilities(counts: Any, log_mass: Any, log_cdf: Any, below: int, above: int, out: Any) -> None:
     """The same for discrete noise."""
     for query in range(counts.shape[0]):
@@ -383,7 +384,7 @@ def discrete_probabilities(counts: Any, log_mass: Any, log_cdf: Any, below: int,
         _probabilities(density, cdf, error, 0.0, out[query])
 
 
-@njit(cache=True)
+@compiled()
 def test_divergences(logs: Any, loose: Any, orders: Any, out: Any) -> None:
     """out[N, 2, O] for the two outcomes of a threshold test.
 
@@ -402,7 +403,7 @@ def test_divergences(logs: Any, loose: Any, orders: Any, out: Any) -> None:
             raise_divergence(orders, upper, extreme, out[n, 1])
 
 
-@njit(cache=True)
+@compiled()
 def log_normal_cdfs(t: Any, out: Any) -> None:
     """out[n] = log Phi(t[n])."""
     for n in range(t.size):

@@ -4,16 +4,17 @@ import math
 from typing import Any
 
 import numpy as np
-from numba import njit
+
+from capcsim.compiled import compiled
 
 
-@njit(cache=True)
+@compiled()
 def log1mexp(x: float) -> float:
     """log(1 - exp(x)) for x < 0."""
     return math.log1p(-math.exp(x)) if x < -1 else math.log(-math.expm1(x))
 
 
-@njit(cache=True)
+@compiled()
 def log_q(counts: Any, beaten: Any, out: Any) -> None:
     """out[Q]: log of the union bound on another label than the plurality's, for rows of counts int64[Q, C].
 
@@ -36,7 +37,7 @@ def log_q(counts: Any, beaten: Any, out: Any) -> None:
         out[query] = highest + math.log(total)
 
 
-@njit(cache=True)
+@compiled()
 def gaussian(log_qs: Any, weights: Any, rho: float, orders: Any, out: Any) -> None:
     """Add to out[O] the weighted sum over queries of Theorem 6 of Papernot et al. 2018, for RDP rho x order."""
     for query in range(log_qs.size):
@@ -65,7 +66,7 @@ def gaussian(log_qs: Any, weights: Any, rho: float, orders: Any, out: Any) -> No
             out[o] += weight * bound
 
 
-@njit(cache=True)
+@compiled()
 def pure(log_qs: Any, weights: Any, epsilon: float, orders: Any, out: Any) -> None:
     """The same for a mechanism of pure epsilon: Theorem 3 of Papernot et al. 2017, in Renyi form."""
     for query in range(log_qs.size):

@@ -1,0 +1,150 @@
+"""How a command ends: its exit code, and one line for whatever came out of it.
+
+0 well; 2 the user's mistake, or something that the host refuses; 1 a fault of ours, with its traceback, or a process
+that died; 130 interrupted, by Ctrl-C or by a signal that asks a process to end. Nothing slow is loaded here, so that
+it is in force before anything can go wrong.
+"""
+
+import atexit
+import io
+import os
+import select
+import signal
+import sys
+import traceback
+import warnings
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager, suppress
+from typing import Any, NoReturn, TextIO
+
+from capcsim.errors import CapcsimError, CapcsimWarning, HostError, PeerFailed, WorkerFailed
+
+AGAIN = "give the same command again"
+
+
+class Interrupted(Exception):
+    """Ctrl-C, with what there is to say about it."""
+
+
+def end_with(command: Callable[[], int]) -> NoReturn:
+    """Run a command, say how it ended, and exit with its code."""
+    with _signals(), warnings.catch_warnings():
+        warnings.simplefilter("once", CapcsimWarning)
+        warnings.showwarning = _show_warning
+        code = _run(command)
+    # Whoever interrupts what is left, threads and processes that end, gets no traceback for it.
+    atexit.register(signal.signal, signal.SIGINT, signal.SIG_DFL)
+    sys.exit(code)
+
+
+def say(text: str, colour: str = "") -> None:
+    """A line on the error stream, in one of the terminal's colours ("31" is red)."""
+    coloured = colour and sys.stderr.isatty() and "NO_COLOR" not in os.environ
+    print(f"\x1b[{colour}m{text}\x1b[0m" if coloured else text, file=sys.stderr, flush=True)  # noqa: T201
+
+
+def _run(command: Callable[[], int]) -> int:
+    try:
+        _hold_streams()
+        code = command()
+        sys.stdout.flush()
+    except (KeyboardInterrupt, Interrupted) as error:
+        return _told(130, f"interrupted{f'; {error}' if str(error) else ''}")
+    except (PeerFailed, WorkerFailed) as error:
+        return _told(1, f"{error.what if isinstance(error, PeerFailed) else error}; {AGAIN}")
+    except CapcsimError as error:
+        return _told(2, str(error))
+    except Exception as error:  # the last resort, which tells the user whose fault it is
+        refused = HostError.of(error)
+        if refused is not None:
+            return _told(2, str(refused))
+        traceback.print_exc()
+        return _told(1, "this is a fault of capcsim, not yours; please report it with the lines above")
+    return code
+
+
+def _told(code: int, text: str) -> int:
+    say(f"capcsim: {text}", "31")
+    return code
+
+
+@contextmanager
+def _signals() -> Iterator[None]:
+    """Take what asks a process to end as Ctrl-C, unless it is ignored, as under nohup; and then as before."""
+    asked = (number for name in ("SIGTERM", "SIGHUP") if (number := getattr(signal, name, None)))
+    ours = [number for number in asked if signal.getsignal(number) is signal.SIG_DFL]
+    for number in ours:
+        signal.signal(number, signal.default_int_handler)
+    try:
+        yield
+    finally:
+        for number in ours:
+            signal.signal(number, signal.SIG_DFL)
+
+
+def _show_warning(
+    message: Warning | str,
+    category: type[Warning],
+    filename: str,
+    lineno: int,
+    file: TextIO | None = None,  # noqa: ARG001 (Python's signature)
+    line: str | None = None,
+) -> None:
+    if issubclass(category, CapcsimWarning):
+        say(f"capcsim: warning: {message}", "33")
+    else:
+        say(warnings.formatwarning(message, category, filename, lineno, line).rstrip())
+
+
+def _hold_streams() -> None:
+    """Let no file get the number of a closed stream, and have the output say what it is when it fails."""
+    for number in range(3):
+        try:
+            os.fstat(number)
+        except OSError:  # the lowest free number, which this takes
+            os.set_inheritable(os.open(os.devnull, os.O_RDWR), True)
+    if sys.stderr is None:
+        sys.stderr = _text(io.FileIO(2, "w", closefd=False))
+    if sys.stdout is None:
+        sys.stdout = _text(io.FileIO(1, "w", closefd=False))
+        raise HostError("standard output", "is closed", "open it, or send it to a file or to /dev/null")
+    # Not what a test, or a caller, has put in their place.
+    if sys.stdout is sys.__stdout__:
+        sys.stdout = _text(_Stream(1, "standard output"), sys.stdout)
+    if sys.stderr is sys.__stderr__:
+        sys.stderr = _text(_Stream(2, None), sys.stderr)
+
+
+class _Stream(io.FileIO):
+    """A standard stream. One with a name raises HostError when it fails, and takes all that comes later.
+
+    One without a name takes all from the first: that nobody hears what is told is no reason to end the work.
+    """
+
+    def __init__(self, number: int, name: str | None) -> None:
+        super().__init__(number, "w", closefd=False)
+        self._name, self._failed = name, False
+
+    def write(self, data: Any) -> int:
+        if self._failed:
+            return len(data)
+        try:
+            while (written := super().write(data)) is None:  # not ready, where another process made it so
+                select.select((), (self,), ())
+        except OSError as error:
+            self._failed = True
+            if self._name is not None:
+                raise HostError.at(self._name, error) from None
+            return len(data)
+        return written
+
+
+def _text(raw: io.FileIO, like: TextIO | None = None) -> TextIO:
+    """A text stream over a file; what its encoding lacks is shown by escapes."""
+    with suppress(OSError, ValueError):
+        if like is not None:
+            like.flush()
+    encoding, each_line = (None, True) if like is None else (like.encoding, getattr(like, "line_buffering", True))
+    return io.TextIOWrapper(
+        io.BufferedWriter(raw), encoding=encoding, errors="backslashreplace", line_buffering=each_line
+    )

@@ -1,0 +1,28 @@
+"""Writing a file so that it appears whole or not at all."""
+
+import contextlib
+import os
+from collections.abc import Iterator
+from contextlib import contextmanager
+from pathlib import Path
+
+from capcsim.errors import HostError
+
+
+@contextmanager
+def replacing(path: Path) -> Iterator[Path]:
+    """A name in the same folder to write to; it becomes `path` when the block ends, and is gone if that fails.
+
+    The folder is made if there is none. Raises HostError, which names `path`, for an OSError in the block.
+    """
+    fresh = path.with_name(f".{path.stem}.{os.getpid()}{path.suffix}")
+    try:
+        path.parent.mkdir(parents=True, exist_ok=True)
+        yield fresh
+        fresh.replace(path)
+    except BaseException as error:
+        with contextlib.suppress(OSError):
+            fresh.unlink(missing_ok=True)
+        if isinstance(error, OSError):
+            raise HostError.at(path, error) from None
+        raise
