@@ -10,6 +10,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from capcsim.backend import Capabilities
+from capcsim.caveats import caveats
 from capcsim.costs.measured import Measurements
 from capcsim.learning.baselines import Baseline
 from capcsim.learning.datasets import Dataset
@@ -91,7 +92,7 @@ def summarise(record: Record, outcome: Outcome) -> dict[str, Any]:
     queriers = [_querier(outcome, querier) for querier in range(scenario.parties.queriers)]
     averaged = ("label_accuracy", "accuracy_before", "accuracy_after", "balanced_before", "balanced_after", "gain")
     summary = {
-        "title": scenario.title,
+        "title": scenario.title_as_run,
         "record": str(record.folder),
         "seed": scenario.seed,
         "backend": scenario.protocol.backend,
@@ -117,6 +118,7 @@ def summarise(record: Record, outcome: Outcome) -> dict[str, Any]:
         "waiting": _waiting(outcome),
         "cost": _cost(outcome),
     }
+    summary["warnings"] = caveats(summary)
     utilisation = {"cores": simulated.core_utilisation, "links": simulated.link_utilisation}
     return {
         "summary": summary,
@@ -139,6 +141,7 @@ def _querier(outcome: Outcome, querier: int) -> dict[str, Any]:
     return {
         "querier": querier,
         "labels_bought": len(labels),
+        "labels_wanted": outcome.scenario.queries.per_querier,
         "charges": outcome.ledger.charged(querier),
         "charges_without_label": outcome.unlabelled_charges.get(querier, 0),
         "labels": [row.label for row in rows],
@@ -186,8 +189,9 @@ def _numbers(values: Sequence[float]) -> list[float | None]:
 
 
 def _stopped(outcome: Outcome, querier: int, rows: Sequence[QueryRow]) -> str:
-    """Why a querying party asked no further."""
+    """Why a querying party asked no further, and how many labels it has of those that it wanted."""
     wanted, ledger = outcome.scenario.queries.per_querier, outcome.ledger
+    bought = sum(row.label >= 0 for row in rows)
     lost = sum("no quorum" in row.why for row in rows)
     without = f"; {lost} stayed without a label for lack of a quorum" if lost else ""
     unanswered = sum(row.why == UNANSWERED for row in rows)
@@ -195,7 +199,8 @@ def _stopped(outcome: Outcome, querier: int, rows: Sequence[QueryRow]) -> str:
     reason = outcome.simulated.stopped.get(querier)
     if reason is None and len(rows) < wanted:
         reason = str(ledger.refusal(querier))
-    return (reason or f"asked all {wanted} queries") + without
+    short = f"; it bought {bought} of {wanted} labels" if bought < wanted else ""
+    return (reason or f"asked all {wanted} queries") + without + short
 
 
 def _execution(outcome: Outcome) -> dict[str, Any]:

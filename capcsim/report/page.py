@@ -5,8 +5,9 @@ from pathlib import Path
 
 import jinja2
 
+from capcsim.files import replacing
 from capcsim.record import Record
-from capcsim.report.tables import fraction, notes, seconds, size
+from capcsim.report.tables import as_run, bought, facts, fraction, seconds, size
 
 CAPTIONS = {
     "accuracy": "Each querying party's model on samples that nobody trained on, before it asked and after it"
@@ -23,7 +24,7 @@ CAPTIONS = {
 
 
 def write_page(record: Record, figures: list[Path]) -> Path:
-    """Write report.html with the figures inside."""
+    """Write report.html with the figures inside; raises HostError."""
     environment = jinja2.Environment(
         loader=jinja2.PackageLoader("capcsim.report", "templates"),
         autoescape=True,
@@ -31,13 +32,15 @@ def write_page(record: Record, figures: list[Path]) -> Path:
         trim_blocks=True,
         lstrip_blocks=True,
     )
-    environment.filters.update(seconds=seconds, size=size, fraction=fraction)
+    environment.filters.update(bought=bought, seconds=seconds, size=size, fraction=fraction)
     html = environment.get_template("report.html").render(
         summary=record.manifest["summary"],
         manifest=record.manifest,
-        notes=notes(record),
+        as_run=as_run(record.manifest["summary"]),
+        facts=facts(record.manifest["summary"]),
         figures=[(path.stem, CAPTIONS[path.stem], base64.b64encode(path.read_bytes()).decode()) for path in figures],
     )
     path = record.folder / "report.html"
-    path.write_text(html, encoding="utf-8")
+    with replacing(path) as fresh:
+        fresh.write_text(html, encoding="utf-8")
     return path

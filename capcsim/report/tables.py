@@ -10,15 +10,13 @@ from capcsim.record import Record
 from capcsim.report.layout import new_table
 
 Row = dict[str, Any]
-MOST_SATURATION = 1e-3
-"""Clamped activations that need no word."""
 UNITS = {"party": "parties", "record": "records"}
 
 
 def summary(record: Record) -> RenderableType:
     """One row for each querying party, and under it what the figures rest on."""
     found: Row = record.manifest["summary"]
-    table = new_table(escape(found["title"]))
+    table = new_table(f"{escape(found['title'])}\n{escape(as_run(found))}")
     table.add_column("querier", no_wrap=True)
     for column in ("labels", "label acc", "before", "after", "epsilon", "latency", "simulated", "bytes"):
         table.add_column(column, justify="right")
@@ -32,9 +30,23 @@ def summary(record: Record) -> RenderableType:
     return Group(table, *(Text(line) for line in notes(record)))
 
 
+def as_run(found: Row) -> str:
+    """What ran, whatever the title says."""
+    asking, models = len(found["queriers"]), found["voters"]
+    parties = f"{found['parties']} parties"
+    if models != found["parties"]:
+        parties += f" with {models} models"
+    return f"{parties}, {asking} of which ask{'s' * (asking == 1)}; data: {found['data']}; seed {found['seed']}"
+
+
 def notes(record: Record) -> list[str]:
     """What a reader must know to believe the table, a sentence a line."""
     found: Row = record.manifest["summary"]
+    return [*facts(found), *found["warnings"]]
+
+
+def facts(found: Row) -> list[str]:
+    """What the figures rest on, a sentence a line."""
     privacy = found["privacy"]
     paper = [_analysis(privacy)] if privacy["analysis"] != "data-independent" else []
     lines = [_security(found), _noise(privacy), *paper, _execution(found["execution"]), _bottleneck(found)]
@@ -45,8 +57,7 @@ def notes(record: Record) -> list[str]:
     for row in found["queriers"]:
         reasons.setdefault(row["stopped"], []).append(str(row["querier"]))
     lines += [f"Party {', '.join(parties)}: {reason}." for reason, parties in reasons.items()]
-    lines += _learning(found)
-    return lines + _warnings(found)
+    return lines + _learning(found)
 
 
 def seconds(value: float) -> str:
@@ -72,13 +83,18 @@ def fraction(value: float | None) -> str:
     return "-" if value is None else f"{value:.3f}"
 
 
+def bought(row: Row) -> str:
+    """A querying party's labels, how many it wanted where it got fewer, and what was charged without a label."""
+    wanted = f" of {row['labels_wanted']}" if row["labels_bought"] < row["labels_wanted"] else ""
+    lost = f" (+{row['charges_without_label']} charged)" if row["charges_without_label"] else ""
+    return f"{row['labels_bought']}{wanted}{lost}"
+
+
 def _cells(row: Row) -> list[str]:
     accuracies = [fraction(row[key]) for key in ("label_accuracy", "accuracy_before", "accuracy_after")]
     latency = "-" if row["latency_median_s"] is None else seconds(row["latency_median_s"])
     costs = (f"{row['epsilon']:.3f}", latency, seconds(row["simulated_s"]), size(row["bytes"]))
-    lost = row["charges_without_label"]
-    labels = f"{row['labels_bought']} (+{lost} charged)" if lost else str(row["labels_bought"])
-    return [labels, *accuracies, *costs]
+    return [bought(row), *accuracies, *costs]
 
 
 def _security(found: Row) -> str:
@@ -190,20 +206,3 @@ def _bottleneck(found: Row) -> str:
     if waiting["votes_declined"]:
         text += f" {waiting['votes_declined']} of {waiting['votes_asked']} votes were declined."
     return text
-
-
-def _warnings(found: Row) -> list[str]:
-    """What a reader might overlook."""
-    lines = []
-    if not any(row["labels_bought"] for row in found["queriers"]):
-        lines.append("No label was bought: raise privacy.epsilon, or the noise.")
-    if (found["execution"].get("saturation") or 0) > MOST_SATURATION:
-        share = 100 * found["execution"]["saturation"]
-        lines.append(f"{share:.2g} % of inputs and activations lay outside the integers' range: scale the data.")
-    mean = found["mean"]
-    if mean["label_accuracy"] is not None and mean["label_accuracy"] < mean["accuracy_before"]:
-        lines.append(
-            "The bought labels are worse than the parties' own models are on all samples: the noise is large against"
-            f" the number of votes ({found['voters']}), or what was asked is hard."
-        )
-    return lines

@@ -1,3 +1,5 @@
+import copy
+import io
 import json
 import re
 from pathlib import Path
@@ -7,8 +9,10 @@ import pytest
 from matplotlib.image import imread
 from rich.console import Console
 
+from capcsim.caveats import caveats
 from capcsim.record import Record
 from capcsim.report.figures import FIGURES, draw_figures
+from capcsim.report.layout import new_table
 from capcsim.report.page import write_page
 from capcsim.report.tables import fraction, notes, seconds, size, summary
 from capcsim.report.trace import write_trace
@@ -25,6 +29,13 @@ def record(tmp_path_factory: pytest.TempPathFactory, own_cache: Path) -> Record:
 def empty(tmp_path_factory: pytest.TempPathFactory, own_cache: Path) -> Record:
     """A run that could afford no label at all."""
     return run_scenario(load_scenario("smoke", ["privacy.epsilon=0.01"]), tmp_path_factory.mktemp("report") / "none")
+
+
+@pytest.fixture(scope="module")
+def changed(tmp_path_factory: pytest.TempPathFactory, own_cache: Path) -> Record:
+    """A cut of a scenario whose budget ends early."""
+    overrides = ["parties.count=5", "queries.per_querier=9", "privacy.epsilon=21"]
+    return run_scenario(load_scenario("smoke", overrides), tmp_path_factory.mktemp("report") / "changed")
 
 
 def test_every_figure_is_drawn_and_not_blank(record: Record) -> None:
@@ -72,13 +83,54 @@ def test_the_trace_has_every_stretch_of_work_and_both_ends_of_each_message(recor
     assert all(event["dur"] >= 0 for event in by_kind["X"])
 
 
-def test_the_table_fits_a_terminal_of_80_columns(record: Record) -> None:
-    console = Console(width=80, record=True, file=(record.folder / "table.txt").open("w"))
+def printed(record: Record, width: int) -> str:
+    console = Console(width=width, record=True, file=io.StringIO())
     console.print(summary(record))
-    console.file.close()
-    text = console.export_text()
+    return console.export_text()
+
+
+def as_rows(text: str) -> list[list[str]]:
+    """The words of each line."""
+    return [line.split() for line in text.splitlines()]
+
+
+@pytest.mark.parametrize("width", [24, 40, 60, 71, 79, 80, 200])
+def test_no_number_is_cut_on_any_terminal(record: Record, width: int) -> None:
+    text = printed(record, width)
     assert "…" not in text
-    assert "party 1" in text
+    assert max(len(line) for line in text.splitlines()) <= width
+    found = record.manifest["summary"]
+    for row in found["queriers"]:
+        for value in (row["label_accuracy"], row["accuracy_before"], row["accuracy_after"], row["epsilon"]):
+            assert f"{value:.3f}" in text.split()
+        for value in (seconds(row["latency_median_s"]), seconds(row["simulated_s"]), size(row["bytes"])):
+            assert value in text
+
+
+def test_a_wide_terminal_has_a_row_for_each_querying_party(record: Record) -> None:
+    for width in (71, 80):
+        rows = [row for row in as_rows(printed(record, width)) if row[:1] == ["party"] and row[1].isdigit()]
+        assert len(rows) == 2
+        assert len(rows[0]) == len(rows[1]) == 13, "a name, four numbers, epsilon, and three numbers with a unit"
+    assert ["labels", "7"] in as_rows(printed(record, 60))
+
+
+@pytest.mark.parametrize("width", [30, 60, 80])
+def test_tables_wrap_text_and_keep_lines_of_a_cell(width: int) -> None:
+    table = new_table("A title")
+    table.add_column("step", no_wrap=True)
+    table.add_column("words")
+    table.add_column("time", justify="right")
+    table.add_row("one", "so many words that they must be wrapped somewhere in this cell", "123.456 ms")
+    table.add_section()
+    table.add_row("two", "first 1.5 s\nsecond 2.5 s", "7,890.123 s", style="bold")
+    console = Console(width=width, record=True, file=io.StringIO())
+    console.print(table)
+    text = console.export_text()
+    assert max(len(line) for line in text.splitlines()) <= width
+    for whole in ("123.456 ms", "7,890.123 s", "1.5", "2.5", "A title"):
+        assert whole in text
+    assert "…" not in text
 
 
 def test_notes_say_what_the_figures_rest_on(record: Record) -> None:
@@ -102,12 +154,50 @@ def test_sizes_get_a_unit_that_suits(value: float, text: str) -> None:
     assert size(int(value)) == text
 
 
+def test_the_title_says_what_ran(changed: Record) -> None:
+    text = " ".join(printed(changed, 100).split())
+    assert "(changed: parties.count = 5, queries.per_querier = 9, privacy.epsilon = 21)" in text
+    assert "5 parties, 2 of which ask; data: digits; seed 7" in text
+    html = write_page(changed, []).read_text()
+    assert "<h1>Smoke test (changed: parties.count = 5," in html
+    assert "5 parties, 2 of which ask; data: digits; seed 7" in html
+
+
+def test_a_budget_that_ends_early_is_told_everywhere(changed: Record) -> None:
+    for row in changed.manifest["summary"]["queriers"]:
+        assert (row["labels_bought"], row["labels_wanted"]) == (6, 9)
+        assert row["stopped"].endswith("it bought 6 of 9 labels")
+        assert "label 7 would take epsilon to" in row["stopped"]
+    assert "6 of 9" in printed(changed, 80)
+    assert "it bought 6 of 9 labels." in "\n".join(notes(changed))
+    assert write_page(changed, []).read_text().count("<td>6 of 9</td>") == 2
+
+
+def test_an_epsilon_that_protects_nobody_is_told(changed: Record) -> None:
+    (spent,) = {row["epsilon"] for row in changed.manifest["summary"]["queriers"]}
+    told = f"Epsilon {spent:.4g} for 6 labels protects nobody"
+    assert [line for line in changed.manifest["summary"]["warnings"] if line.startswith(told)]
+    assert told in " ".join(printed(changed, 80).split())
+    assert told in write_page(changed, []).read_text()
+
+
+@pytest.mark.parametrize(
+    ("epsilon", "labels", "says"),
+    [(49.9, 2, "Epsilon 49.9 for 2 labels protects nobody"), (1e6, 1, "1 label protects nobody: .* by any factor")],
+)
+def test_how_little_an_epsilon_protects(record: Record, epsilon: float, labels: int, says: str) -> None:
+    summary = copy.deepcopy(record.manifest["summary"])
+    for row in summary["queriers"]:
+        row["epsilon"], row["labels_bought"] = epsilon, labels
+    assert re.search(says, "\n".join(caveats(summary)))
+    for row in summary["queriers"]:
+        row["epsilon"] = 9.9
+    assert not any("protects nobody" in line for line in caveats(summary))
+
+
 def test_clamped_values_are_told_where_there_are_many(record: Record) -> None:
     """A float's range would not have clamped them: the reader must know."""
-    execution = record.manifest["summary"]["execution"]
-    assert not any("outside the integers' range" in line for line in notes(record))
-    try:
-        execution["saturation"] = 0.034
-        assert any("3.4 % of inputs and activations lay outside" in line for line in notes(record))
-    finally:
-        execution["saturation"] = 0.0
+    summary = copy.deepcopy(record.manifest["summary"])
+    assert not any("outside the integers' range" in line for line in caveats(summary))
+    summary["execution"]["saturation"] = 0.034
+    assert any("3.4 % of inputs and activations lay outside" in line for line in caveats(summary))
