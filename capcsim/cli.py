@@ -379,8 +379,7 @@ def _remove_if_empty(folder: Path) -> None:
 def _write_comparison(folder: Path, found: dict[str, Any], draw: Callable[[dict[str, Any], Path], None]) -> None:
     with replacing(folder / "comparison.json") as fresh:
         fresh.write_text(json.dumps(found, indent=2, allow_nan=False))
-    with replacing(folder / "comparison.png") as fresh:
-        draw(found, fresh)
+    draw(found, folder / "comparison.png")
 
 
 def _write_report(record: Any) -> None:

@@ -17,9 +17,10 @@ from collections.abc import Callable, Iterator
 from contextlib import contextmanager, suppress
 from typing import Any, NoReturn, TextIO
 
-from capcsim.errors import CapcsimError, CapcsimWarning, HostError, PeerFailed, WorkerFailed
+from capcsim.errors import CapcsimError, CapcsimWarning, HostError, PeerFailed, PeerFault, WorkerFailed
 
 AGAIN = "give the same command again"
+OURS = "this is a fault of capcsim, not yours; please report it with the lines above"
 
 
 class Interrupted(Exception):
@@ -50,6 +51,9 @@ def _run(command: Callable[[], int]) -> int:
         sys.stdout.flush()
     except (KeyboardInterrupt, Interrupted) as error:
         return _told(130, f"interrupted{f'; {error}' if str(error) else ''}")
+    except PeerFault as error:
+        say(str(error))
+        return _told(1, OURS)
     except (PeerFailed, WorkerFailed) as error:
         return _told(1, f"{error.what if isinstance(error, PeerFailed) else error}; {AGAIN}")
     except CapcsimError as error:
@@ -59,7 +63,7 @@ def _run(command: Callable[[], int]) -> int:
         if refused is not None:
             return _told(2, str(refused))
         traceback.print_exc()
-        return _told(1, "this is a fault of capcsim, not yours; please report it with the lines above")
+        return _told(1, OURS)
     return code
 
 

@@ -9,6 +9,7 @@
     ├── UnsupportedModel        a backend cannot evaluate a model; raised before any cryptography
     ├── PrivacyBudgetExceeded   the next label would pass the budget; nothing was charged
     ├── PeerFailed              the other role of a two-party program died or broke the protocol
+    │   └── PeerFault           the other role's program raised what nobody foresaw
     ├── WorkerFailed            a process that worked for this one died
     ├── HostError               the host refuses: a full or read-only disk, a name too long, a closed output, no memory
     └── RecordError             a run's directory is damaged, foreign or in use
@@ -142,6 +143,10 @@ class PeerFailed(CapcsimError):
 
     def __str__(self) -> str:
         return f"{self.what}; {self.remedy}" if self.remedy else self.what
+
+
+class PeerFault(PeerFailed):
+    """The other role's program raised an exception that is none of ours; its traceback follows on lines of its own."""
 
 
 class WorkerFailed(CapcsimError):

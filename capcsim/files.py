@@ -15,9 +15,12 @@ def replacing(path: Path) -> Iterator[Path]:
 
     The folder is made if there is none. Raises HostError, which names `path`, for an OSError in the block.
     """
-    fresh = path.with_name(f".{path.stem}.{os.getpid()}{path.suffix}")
     try:
         path.parent.mkdir(parents=True, exist_ok=True)
+    except OSError as error:
+        raise HostError.at(path.parent, error) from None
+    fresh = path.with_name(f".{path.stem}.{os.getpid()}{path.suffix}")
+    try:
         yield fresh
         fresh.replace(path)
     except BaseException as error:

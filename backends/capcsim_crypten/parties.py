@@ -15,7 +15,7 @@ from pathlib import Path
 from typing import Any
 
 from capcsim.backend import Role, Step, Transcript
-from capcsim.crypto.helper import Far, Helper, Task
+from capcsim.crypto.helper import AGAIN, Far, Helper, Task
 from capcsim.crypto.programs import RoleLog, merge
 from capcsim.crypto.role_process import Reply
 from capcsim.errors import InputError, PeerFailed
@@ -92,7 +92,7 @@ class Parties:
         if not all(map(self.keeps, values)):
             dead = [NAMES[role] for role, helper in self._helpers.items() if helper.ended]
             whose = f"the process of the {' and the '.join(dead)} has" if dead else "the parties' processes have"
-            raise PeerFailed(f"{whose} ended, and with it what was kept there; open the session again")
+            raise PeerFailed(f"{whose} ended, and with it what was kept there", AGAIN)
 
     def _start(self) -> None:
         """Start all, unless all are there."""

@@ -35,7 +35,7 @@ class Pool(Generic[Material]):
     def add(self, serial: int, material: Material) -> None:
         """Keep material; raises PeerFailed for a number that is not new."""
         if serial < self._next:
-            raise PeerFailed(f"offline material {serial} was made already; set up a new session")
+            raise PeerFailed(f"offline material {serial} was made already", "set up a new session")
         self._next = serial + 1
         self._ready[serial] = material
 
@@ -43,7 +43,7 @@ class Pool(Generic[Material]):
         """Hand out material for a batch and forget it, before anything of it is sent; raises PeerFailed."""
         material = self._ready.pop(serial, None)
         if material is None:
-            raise PeerFailed(f"offline material {serial} was used already or never made; set up a new session")
+            raise PeerFailed(f"offline material {serial} was used already or never made", "set up a new session")
         if material.batch != batch:
             raise PeerFailed(f"offline material {serial} is for {material.batch} queries, not {batch}")
         return material

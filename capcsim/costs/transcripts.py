@@ -1,5 +1,6 @@
 """Transcripts as data: sums over them, and their form in JSON."""
 
+import math
 from collections import defaultdict
 from collections.abc import Iterable
 from typing import Any
@@ -62,13 +63,17 @@ def to_json(transcript: Transcript) -> Json:
 def from_json(nodes: Iterable[list[Any]]) -> Transcript:
     """The inverse of `to_json`; raises RecordError."""
     try:
-        return tuple(_node(fields) for fields in nodes)
-    except (TypeError, ValueError) as error:
+        return tuple(_node(number, fields) for number, fields in enumerate(nodes))
+    except (IndexError, TypeError, ValueError) as error:
         raise RecordError(f"a stored transcript is damaged: {error}; measure again with --measure") from error
 
 
-def _node(fields: list[Any]) -> Compute | Message:
+def _node(number: int, fields: list[Any]) -> Compute | Message:
     *first, step, phase, scope, after = fields
+    if not all(isinstance(index, int) and 0 <= index < number for index in after):
+        raise ValueError(f"node {number} waits for nodes {after}")
+    if not 0 <= first[-1] < math.inf:
+        raise ValueError(f"node {number} takes {first[-1]}")
     labels = (Step(step), Phase(phase), Scope(scope), tuple(after))
     if len(first) == 2:
         return Compute(Role(first[0]), float(first[1]), *labels)

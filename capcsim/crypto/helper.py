@@ -22,7 +22,7 @@ from typing import Any, TypeAlias
 from capcsim.backend import Phase
 from capcsim.crypto.programs import RoleLog, Steps
 from capcsim.crypto.role_process import Command, Kept, Reply
-from capcsim.errors import InputError, PeerFailed
+from capcsim.errors import HostError, InputError, PeerFailed
 
 Call: TypeAlias = tuple[Callable[..., Steps], tuple[Any, ...]]
 """A role's generator function and its arguments."""
@@ -30,6 +30,7 @@ Call: TypeAlias = tuple[Callable[..., Steps], tuple[Any, ...]]
 Task: TypeAlias = tuple[Callable[..., tuple[Any, RoleLog]], tuple[Any, ...]]
 """A function that does all its work by itself, and its arguments; it returns its output and its log."""
 
+AGAIN = "open the session again"
 STOP_S = 2.0
 """How long the helper process has to end by itself, and again after SIGTERM."""
 BUFFER_BYTES = 1 << 20
@@ -73,7 +74,7 @@ class Helper:
                 )
         except OSError as error:
             self._socket.close()
-            raise PeerFailed(f"the process of the {name} cannot be started ({error})") from None
+            raise HostError.at(f"the process of the {name}", error) from None
         self._pipe = Connection(os.dup(self._socket.fileno()))
 
     @property
@@ -178,9 +179,7 @@ class Helper:
             yield
         except (EOFError, OSError):
             self.stop()
-            code = self._process.returncode or 0
-            how = f"was killed by {signal.Signals(-code).name}" if code < 0 else f"ended with exit code {code}"
-            raise PeerFailed(f"the process of the {self._name} {how}; open the session again") from None
+            raise PeerFailed(f"the process of the {self._name} {_how(self._process.returncode or 0)}", AGAIN) from None
         except BaseException:
             self.stop()
             raise
@@ -203,7 +202,7 @@ class Helper:
         if argument.home is self:
             return Kept(argument.held)
         if isinstance(argument.home, Helper) and argument.home.ended:
-            raise PeerFailed(f"the process of the {self._name} that kept this value has ended; open the session again")
+            raise PeerFailed(f"the process of the {self._name} that kept this value has ended", AGAIN)
         raise InputError("this value lives with another runner; open the session with this one")
 
     def _search_path(self) -> list[str]:
@@ -215,3 +214,11 @@ class Helper:
     def _next_number(self) -> int:
         self._numbers += 1
         return self._numbers
+
+
+def _how(code: int) -> str:
+    """How a process ended, by its exit code."""
+    if code >= 0:
+        return f"ended with exit code {code}"
+    short = " (as a system that runs out of memory does)" if code == -signal.SIGKILL else ""
+    return f"was killed by {signal.Signals(-code).name}{short}"

@@ -13,6 +13,7 @@ import socket
 import sys
 import threading
 import traceback
+import warnings
 from dataclasses import dataclass, field
 from multiprocessing.connection import Connection
 from typing import Any
@@ -20,7 +21,7 @@ from typing import Any
 from capcsim.backend import Phase
 from capcsim.crypto.channels import Channel, run_socket
 from capcsim.crypto.programs import RoleLog
-from capcsim.errors import CapcsimError, InputError, PeerFailed
+from capcsim.errors import CapcsimError, CapcsimWarning, HostError, InputError, PeerFault
 
 
 @dataclass(frozen=True, slots=True)
@@ -61,6 +62,7 @@ class Failure:
     def of(cls, error: BaseException, *, lost: bool = False) -> "Failure":
         """From an exception."""
         text = "".join(traceback.format_exception(error))
+        error = HostError.of(error) or error
         if not isinstance(error, CapcsimError):
             return cls(text, None, lost)
         with contextlib.suppress(Exception):  # an attribute that cannot travel
@@ -68,7 +70,7 @@ class Failure:
         return cls(text, None, lost)
 
     def error(self, name: str) -> CapcsimError:
-        """The exception again; a PeerFailed with the traceback's text for what is none of ours."""
+        """The exception again; a PeerFault with the traceback's text for what is none of ours."""
         if self.pickled is not None:
             with contextlib.suppress(Exception):  # a class that this process does not find
                 kind, arguments, state = pickle.loads(self.pickled)  # noqa: S301 (from our own process)
@@ -76,7 +78,7 @@ class Failure:
                 error.__dict__.update(state)
                 error.add_note(f"raised in the process of the {name}:\n{self.text}")
                 return error
-        return PeerFailed(f"{name}: an error in its process\n{self.text}")
+        return PeerFault(f"{name}: an error in its process\n{self.text}")
 
 
 @dataclass(frozen=True, slots=True)
@@ -92,6 +94,7 @@ def main(handle: int) -> None:
     """Serve the parent at the other end of this socket until it has closed its end."""
     signal.signal(signal.SIGINT, signal.SIG_IGN)  # the parent decides
     sys.stdout = sys.stderr  # the parent's output is its own
+    warnings.simplefilter("ignore", CapcsimWarning)  # the parent says it
     os.set_inheritable(handle, False)
     with socket.socket(fileno=handle) as control, Connection(os.dup(handle)) as pipe:
         threading.Thread(target=_end_with_parent, args=(handle,), daemon=True).start()

@@ -63,9 +63,9 @@ class _Session:
     def begin(self) -> None:
         """Raises PeerFailed after an aborted run, and in a forked copy, which would use the same labels again."""
         if self.owner != os.getpid():
-            raise PeerFailed("this session belongs to the process that this one was forked from; set up a new one")
+            raise PeerFailed("this session belongs to the process that this one was forked from", "set up a new one")
         if self.running:
-            raise PeerFailed("this session was aborted in the middle of a circuit; set up a new one")
+            raise PeerFailed("this session was aborted in the middle of a circuit", "set up a new one")
         self.running = True
 
     def end(self) -> None:
@@ -99,7 +99,7 @@ class _Ready:
     def use(self) -> None:
         """Raises PeerFailed the second time: the same labels for other inputs would open both."""
         if self.used:
-            raise PeerFailed(f"{self.circuit.name}: these garbled circuits were used already; garble new ones")
+            raise PeerFailed(f"{self.circuit.name}: these garbled circuits were used already", "garble new ones")
         self.used = True
 
 

@@ -1,12 +1,14 @@
 """Many independent jobs on several processes, here or on several machines: joblib's engines."""
 
+import re
 from collections.abc import Callable, Iterable, Iterator
 from contextlib import ExitStack
 from typing import Any, Literal, TypeAlias
 
 from joblib import Parallel, delayed, parallel_config
+from joblib.externals.loky.process_executor import TerminatedWorkerError
 
-from capcsim.errors import InputError
+from capcsim.errors import InputError, WorkerFailed
 
 Engine: TypeAlias = Literal["loky", "dask", "ray"]
 INSTALL = {"dask": "pip install 'dask[distributed]'", "ray": "pip install ray"}
@@ -19,7 +21,7 @@ def run_all(
 
     "loky" runs processes on this machine; "dask" and "ray" use a cluster that is already there
     (DASK_SCHEDULER_ADDRESS, RAY_ADDRESS), or start one here with so many workers. Raises InputError where an engine is
-    not installed.
+    not installed, WorkerFailed when one of loky's processes dies.
     """
     jobs = list(jobs)
     if not jobs:
@@ -29,7 +31,15 @@ def run_all(
             stack.enter_context(_cluster(engine, workers))
         # Ray's backend hands results over all at once.
         return_as = "list" if engine == "ray" else "generator"
-        yield from Parallel(n_jobs=workers, return_as=return_as)(delayed(function)(*job) for job in jobs)
+        try:
+            yield from Parallel(n_jobs=workers, return_as=return_as)(delayed(function)(*job) for job in jobs)
+        except TerminatedWorkerError as error:
+            # Of joblib's five sentences, the exit codes.
+            codes = re.search(r"\{(.*?)\}", str(error))
+            how = f" ({codes[1]})" if codes else ""
+            raise WorkerFailed(
+                f"a process that trained models ended early{how}; if memory is short, take fewer --workers"
+            ) from None
 
 
 def _cluster(engine: Engine, workers: int) -> Any:

@@ -13,7 +13,7 @@ from rich.console import Group, RenderableType
 from rich.markup import escape
 from rich.text import Text
 
-from capcsim.report.figures import STYLE
+from capcsim.report.figures import STYLE, save
 from capcsim.report.layout import new_table
 from capcsim.report.tables import fraction, seconds, size
 
@@ -60,7 +60,7 @@ def draw_comparison(found: Row, path: Path) -> None:
         axes.set_title(f"{found['scenario']}, {found['batch']} queries at a time")
         axes.grid(axis="x", alpha=0.3)
         figure.legend(loc="outside lower center", ncols=2)
-        figure.savefig(path, dpi=150)
+        save(figure, path)
 
 
 def _bars(axes: Axes, found: Row, networks: list[str], number: int, row: Row) -> None:

@@ -9,6 +9,7 @@ import numpy as np
 from matplotlib.axes import Axes
 from matplotlib.figure import Figure
 
+from capcsim.files import replacing
 from capcsim.record import Record
 
 STYLE: Any = {
@@ -33,9 +34,8 @@ ASKING = "party 0"
 
 
 def draw_figures(record: Record) -> list[Path]:
-    """Draw every figure into the record's folder; returns their paths."""
+    """Draw every figure into the record's folder; returns their paths. Raises HostError."""
     folder = record.folder / "figures"
-    folder.mkdir(exist_ok=True)
     paths = []
     with mpl.rc_context(STYLE):
         for name, draw in FIGURES.items():
@@ -43,8 +43,14 @@ def draw_figures(record: Record) -> list[Path]:
                 continue
             figure = draw(record)
             paths.append(folder / f"{name}.png")
-            figure.savefig(paths[-1], dpi=150)
+            save(figure, paths[-1])
     return paths
+
+
+def save(figure: Figure, path: Path) -> None:
+    """Write a figure, in the format that the name tells; raises HostError."""
+    with replacing(path) as fresh:
+        figure.savefig(fresh, dpi=150)
 
 
 def accuracy(record: Record) -> Figure:

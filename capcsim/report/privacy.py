@@ -7,8 +7,7 @@ from typing import Any
 import matplotlib as mpl
 from matplotlib.figure import Figure
 
-from capcsim.errors import RecordError
-from capcsim.report.figures import ACCENT, MUTED, STRONG, STYLE
+from capcsim.report.figures import ACCENT, MUTED, STRONG, STYLE, save
 
 # Name of a curve: its label, colour and line. Dashed ones depend on private votes.
 CURVES: dict[str, tuple[str, str, str]] = {
@@ -76,10 +75,6 @@ def draw_accuracy(tuning: Mapping[str, Any], folder: Path) -> Path:
 
 
 def _save(figure: Figure, folder: Path, name: str) -> Path:
-    try:
-        folder.mkdir(parents=True, exist_ok=True)
-    except OSError as error:
-        raise RecordError(f"{folder}: cannot be made: {error.strerror}; choose another folder") from None
     path = folder / f"{name}.png"
-    figure.savefig(path, dpi=150)
+    save(figure, path)
     return path

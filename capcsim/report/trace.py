@@ -5,6 +5,7 @@ from itertools import count
 from pathlib import Path
 from typing import Any
 
+from capcsim.files import replacing
 from capcsim.record import Record
 
 Event = dict[str, Any]
@@ -12,7 +13,7 @@ NETWORK = "network"
 
 
 def write_trace(record: Record) -> Path:
-    """Write trace.json: a process for each machine with its cores as threads, and one for the network."""
+    """Write trace.json: a process for each machine with its cores as threads, one for the network. Raises HostError."""
     compute: list[Event] = record.read_table("compute").to_pylist()
     messages: list[Event] = record.read_table("messages").to_pylist()
     names = dict.fromkeys(row["machine"] for row in compute)
@@ -25,7 +26,8 @@ def write_trace(record: Record) -> Path:
     for identity, row in zip(count(), messages, strict=False):
         events += _message(row, process[NETWORK], thread[row["receiver"]], identity)
     path = record.folder / "trace.json"
-    path.write_text(json.dumps({"traceEvents": events, "displayTimeUnit": "ms"}))
+    with replacing(path) as fresh:
+        fresh.write_text(json.dumps({"traceEvents": events, "displayTimeUnit": "ms"}))
     return path
 
 

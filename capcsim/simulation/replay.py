@@ -7,8 +7,11 @@ from typing import Any, TypeAlias
 import simpy
 
 from capcsim.backend import Compute, Message, Phase, Role, Scope, Step, Transcript
+from capcsim.errors import RecordError
 from capcsim.simulation.machines import Machine
 from capcsim.simulation.network import Link, Network
+
+MEASURE_AGAIN = "its costs were not measured so: begin another run, with --measure"
 
 
 @dataclass(frozen=True, slots=True)
@@ -101,8 +104,15 @@ class Replayer:
         place: Place,
         start: Mapping[Role, simpy.Event] | None = None,
     ) -> Ends:
-        """Start a transcript; `start` says what each role has to finish first."""
+        """Start a transcript; `start` says what each role has to finish first.
+
+        Raises RecordError for a node of a role that has no host here.
+        """
         start = start or {}
+        for node in transcript:
+            for role in (node.role,) if isinstance(node, Compute) else (node.sender, node.receiver):
+                if role not in hosts:
+                    raise RecordError(f"a transcript of step {node.step} has a node of the {role}; {MEASURE_AGAIN}")
         ordinals = dict.fromkeys(Scope, 0)
         events: list[simpy.Event] = []
         for node in transcript:

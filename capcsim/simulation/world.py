@@ -16,13 +16,14 @@ import simpy
 from numpy.typing import NDArray
 
 from capcsim.backend import Role, Step, Transcript
+from capcsim.errors import RecordError
 from capcsim.protocol import Collaboration, Voter
 from capcsim.scenario import Access, Scenario
 from capcsim.scenario import Machine as MachineSize
 from capcsim.seeds import Seeds
 from capcsim.simulation.machines import Machine
 from capcsim.simulation.network import Link, Network
-from capcsim.simulation.replay import Ends, Host, Log, Place, Replayer, Shared
+from capcsim.simulation.replay import MEASURE_AGAIN, Ends, Host, Log, Place, Replayer, Shared
 
 UNANSWERED = "unanswered: its largest count with noise stayed below the threshold"
 
@@ -232,6 +233,8 @@ class World:
             for step in (Step.INFER, Step.ARGMAX, Step.AGGREGATE):
                 transcript = self._costs.pair(step, batch.querier, batch.number, len(batch.queries), voter)
                 ends = self._replayer.replay(transcript, hosts, place, ends)
+            if Role.GUARDIAN not in ends:
+                raise RecordError(f"the transcripts of voter {voter.index} hand the guardian no share; {MEASURE_AGAIN}")
             pairs[voter.index] = ends
         return pairs
 
@@ -255,7 +258,11 @@ class World:
         if aggregate.opened.any():
             hosts = self._hosts_of(querier, None)
             place = Place(querier, number, self._costs.group(None), self._once[querier])
-            ready = {role: self._env.all_of([ends[role] for ends in before]) for role in (Role.QUERIER, Role.GUARDIAN)}
+            # A party that had no part in a pair has nothing to finish.
+            ready = {
+                role: self._env.all_of([ends[role] for ends in before if role in ends])
+                for role in (Role.QUERIER, Role.GUARDIAN)
+            }
             ends = self._replayer.replay(self._costs.count(querier, number, size), hosts, place, ready)
             ends = self._replayer.replay(self._costs.release(querier, number, size), hosts, place, ends)
             yield ends[Role.QUERIER]
