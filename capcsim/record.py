@@ -21,7 +21,8 @@ from typing import Any, Self
 import pyarrow as pa
 import pyarrow.parquet as pq
 
-from capcsim.errors import RecordError
+from capcsim.errors import HostError, RecordError
+from capcsim.files import replacing
 from capcsim.journal import MAKE_ROOM, Mark, reaches
 from capcsim.scenario import Scenario
 
@@ -202,12 +203,9 @@ class Record:
     @contextmanager
     def _replacing(self, name: str) -> Iterator[Path]:
         """Where to write a file that then appears whole, or not at all; raises RecordError where it cannot be."""
-        path, fresh = self.folder / name, self.folder / f".{name}"
+        path = self.folder / name
         try:
-            yield fresh
-            fresh.replace(path)
-        except OSError as error:
-            fresh.unlink(missing_ok=True)
-            # Arrow's errors have a text of several sentences and no number of their own.
-            why = error.strerror or str(error).splitlines()[0]
-            raise RecordError(f"{path}: cannot be written: {why}; {MAKE_ROOM}") from None
+            with replacing(path) as fresh:
+                yield fresh
+        except HostError as error:
+            raise RecordError(f"{path}: cannot be written: {error.reason}; {MAKE_ROOM}") from None
