@@ -1,0 +1,177 @@
+"""One outcome made by hand, in which no two figures that might be confused are equal.
+
+Four parties with two votes each; parties 0 and 1 ask about three classes. Querying party 0 bought four labels, three of
+them right, and lost a fifth charge; querying party 1 bought three, one of them right. Comments say what follows.
+"""
+
+from collections.abc import Callable
+from math import sqrt
+from pathlib import Path
+from typing import Any
+
+import mpmath
+import numpy as np
+
+from capcsim.backend import Capabilities, Phase, Prepared, PublicModel, Step
+from capcsim.costs.measured import Agreement, Measurements, Stratum
+from capcsim.learning.baselines import Baseline
+from capcsim.learning.metrics import Quality
+from capcsim.learning.samples import Dataset
+from capcsim.privacy.accountant import Accountant
+from capcsim.privacy.ledger import BudgetScope, Ledger
+from capcsim.privacy.mechanisms import GNMax
+from capcsim.protocol import Voter
+from capcsim.results import Outcome
+from capcsim.scenario import Scenario
+from capcsim.simulation.replay import Log, MessageRow
+from capcsim.simulation.world import UNANSWERED, QueryRow, Simulated
+
+SIGMA, DELTA, BUDGET, MOVED = 10.0, 1e-5, 2.75, 2
+CHANGES = {
+    "parties.count": 4,
+    "parties.virtual_per_party": 2,
+    "parties.queriers": 2,
+    "queries.per_querier": 6,
+    "models.retrainings": 3,
+    "privacy.sigma": SIGMA,
+    "privacy.delta": DELTA,
+    "privacy.epsilon": BUDGET,
+    "prices.per_core_hour": 0.5,
+    "prices.per_gb_sent": 0.25,
+}
+NAN = float("nan")
+NO_QUORUM = "2 of 6 votes had arrived by the deadline: no quorum"
+
+# The queries of party 0 are of the classes 0, 1, 2, 0, 1 and a sixth that it never asked; those of party 1 of the
+# classes 2, 2, 1, 0, 0, 0.
+Y = np.array([2, 1, 2, 2, 1, 1, 0, 0, 0, 0, 0, 2])
+ASKED = [np.array([7, 4, 2, 9, 1, 11]), np.array([0, 3, 5, 6, 8, 10])]
+
+# querier, query, batch, label, counted, submitted_s, labelled_s, why, declined
+QUERIES = [
+    QueryRow(0, 0, 0, 0, (2, 3, 4, 5, 6, 7), 10.0, 12.0, "", 0),  # right, after 2 s
+    QueryRow(0, 1, 1, 1, (2, 3, 4, 5, 6, 7), 11.0, 18.0, "", 0),  # right, after 7 s
+    QueryRow(0, 2, 2, 0, (2, 3, 4, 5, 7), 20.0, 23.0, "", 0),  # wrong, after 3 s; one vote is missing
+    QueryRow(0, 3, 3, 0, (2, 3, 6, 7), 30.0, 34.0, "", 2),  # right, after 4 s; two votes were declined
+    QueryRow(0, 4, 4, -1, (2, 3), 40.0, 95.0, NO_QUORUM, 0),  # four votes are missing
+    QueryRow(1, 0, 0, 2, (0, 1, 4, 5, 6, 7), 50.0, 60.0, "", 0),  # right, after 10 s
+    QueryRow(1, 1, 1, 1, (0, 1, 4, 5, 6, 7), 55.0, 66.0, "", 0),  # wrong, after 11 s
+    QueryRow(1, 2, 2, 0, (0, 1, 4, 5, 6), 57.0, 87.0, "", 0),  # wrong, after 30 s; one vote is missing
+    QueryRow(1, 3, 3, -1, (0, 1, 4, 5, 6, 7), 90.0, 99.0, UNANSWERED, 0),
+    QueryRow(1, 4, 3, -1, (0, 1, 4, 5, 6, 7), 90.0, 99.0, UNANSWERED, 0),  # in one batch with the one before
+    QueryRow(1, 5, 4, -1, (0,), 100.0, 140.0, NO_QUORUM, 4),  # four votes were declined, one is missing
+]
+
+# By querying party and seed: accuracy, accuracy of each class, balanced accuracy, both gaps.
+BEFORE = [
+    [
+        Quality(0.5, (0.25, 0.5, NAN), 0.375, 0.125, 0.5),
+        Quality(0.75, (0.75, 0.5, NAN), 0.625, 0.375, 0.25),
+        Quality(0.625, (0.5, 0.5, NAN), 0.5, 0.25, 0.375),
+    ],
+    [
+        Quality(0.25, (0.25, 0.25, 0.25), 0.25),
+        Quality(0.5, (0.5, 0.75, 0.25), 0.5),
+        Quality(0.375, (0.375, 0.5, 0.25), 0.375),
+    ],
+]
+AFTER = [
+    [
+        Quality(0.75, (1.0, 0.25, NAN), 0.625, 0.0625, 0.3125),
+        Quality(0.9375, (0.5, 0.5, NAN), 0.5, 0.1875, 0.1875),
+        Quality(0.84375, (0.75, 0.375, NAN), 0.5625, 0.125, 0.25),
+    ],
+    [
+        Quality(0.125, (0.125, 0.25, 0.125), 0.125),
+        Quality(0.5, (0.5, 0.5, 0.5), 0.375),
+        Quality(0.3125, (0.3125, 0.375, 0.3125), 0.25),
+    ],
+]
+BASELINES = {
+    "pooling": Baseline((Quality(0.9, (), 0.8), Quality(0.7, (), 0.5)), None, "all in one place"),
+    "fedavg": Baseline((Quality(0.6, (), 0.45), Quality(0.4, (), 0.25)), 4242, "averaged"),
+}
+
+CAPABILITIES = Capabilities("none", True, {}, (), (), "in the clear", "in the clear")
+
+
+def message(querier: int, sender: str, receiver: str, nbytes: int, *, network: bool = True) -> MessageRow:
+    return MessageRow(querier, 0, sender, receiver, network, Step.INFER, Phase.ONLINE, nbytes, 0.0, 1.0)
+
+
+MESSAGES = [
+    message(0, "party 0", "party 1", 300_000_000),
+    message(0, "party 1", "party 0", 200_000_000),
+    message(0, "party 1", "party 0", 7_000_000_000, network=False),  # on one machine: it is no traffic
+    message(1, "party 1", "guardian", 1_000_000_000),
+    message(1, "guardian", "party 1", 500_000_000),
+]
+
+SIMULATED = Simulated(
+    queries=QUERIES,
+    log=Log([], MESSAGES),
+    makespan_s=140.0,
+    core_utilisation={"party 0, core 0": 0.25, "party 1, core 0": 0.75, "guardian, core 0": 0.5},
+    link_utilisation={"party 0 up": 0.125, "guardian down": 0.375, "party 1 up": 0.0625},
+    sent_bytes={"party 0": 300_000_000, "party 1": 1_200_000_000, "guardian": 500_000_000},
+    core_s=7200.0,
+    stopped={0: "its budget is spent"},
+)
+
+# Two strata; three pairs were executed now, five in earlier runs.
+MEASURED = Measurements(
+    samples={Stratum(Step.INFER, "one", 1): (), Stratum(Step.RELEASE, "guardian", 1): ()},
+    agreement=Agreement(pairs=3, votes=30, disagreements=1),
+    earlier=Agreement(pairs=5, votes=50, disagreements=2),
+    reused_strata=1,
+)
+
+
+def hand_made(scenario: Callable[..., Scenario], folder: Path, changes: dict[str, Any] | None = None) -> Outcome:
+    """The outcome; whoever takes it closes its ledger."""
+    ledger = Ledger(folder / "ledger.jsonl", Accountant(GNMax(SIGMA, MOVED), DELTA), BUDGET, BudgetScope.QUERIER)
+    # Charges: 5 and 3 by querying party, 8 in all; 3, 5, 5 and 7 by answering party.
+    for query, parties in enumerate([(1, 2, 3), (1, 2, 3), (1, 2, 3), (1, 2, 3), (1, 3)]):
+        ledger.reserve(0, query, "draw", parties=parties)
+    for query, parties in enumerate([(0, 2), (0, 3), (0, 3)]):
+        ledger.reserve(1, query, "draw", parties=parties)
+    prepared = Prepared(PublicModel((), (1,), 3, 37, 24), None)
+    return Outcome(
+        scenario=scenario(CHANGES | (changes or {})),
+        capabilities=CAPABILITIES,
+        dataset=Dataset("by hand", np.zeros((len(Y), 1), np.float32), Y, 3),
+        asked=ASKED,
+        voters=[Voter(index, index // 2, prepared) for index in range(8)],
+        votes=[np.zeros((8, 6, 3), np.int64)] * 2,
+        before=BEFORE,
+        after=AFTER,
+        baselines=BASELINES,
+        measured=MEASURED,
+        saturation=0.0625,
+        simulated=SIMULATED,
+        ledger=ledger,
+        unlabelled_charges={0: 1},
+    )
+
+
+def gaussian_epsilon(labels: int, sigma: float = SIGMA, moved_votes: int = MOVED, delta: float = DELTA) -> float:
+    """Epsilon of `labels` noisy counts by the definition (Balle and Wang 2018, theorem 8): no code of ours in it.
+
+    A unit that moves its votes from one class to another changes two counts by that many.
+    """
+    mu = sqrt(2 * labels) * moved_votes / sigma
+
+    def excess(epsilon: Any) -> Any:
+        reached = mpmath.ncdf(mu / 2 - epsilon / mu) - mpmath.exp(epsilon) * mpmath.ncdf(-mu / 2 - epsilon / mu)
+        return reached - delta
+
+    return float(mpmath.findroot(excess, (0, 99), solver="bisect", maxsteps=200))
+
+
+def leaves(value: Any, path: str = "") -> dict[str, Any]:
+    """Every number, flag and null in JSON, by where it stands; texts are left out."""
+    if isinstance(value, dict):
+        return {key: leaf for name, part in value.items() for key, leaf in leaves(part, f"{path}.{name}").items()}
+    if isinstance(value, list):
+        return {key: leaf for i, part in enumerate(value) for key, leaf in leaves(part, f"{path}[{i}]").items()}
+    return {} if isinstance(value, str) else {path.removeprefix("."): value}
