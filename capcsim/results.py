@@ -108,6 +108,8 @@ def summarise(record: Record, outcome: Outcome) -> dict[str, Any]:
         "mean": {key: _mean([row[key] for row in queriers]) for key in averaged},
         "data": outcome.dataset.name,
         "data_note": outcome.dataset.note,
+        "data_notes": list(outcome.dataset.notes),
+        "fairness": _fairness_terms(outcome.dataset),
         "names": {role: list(names) for role, names in outcome.dataset.names.items()},
         "retrainings": scenario.models.retrainings,
         "classes_fallen": share_fallen(list(map(average, outcome.before)), list(map(average, outcome.after))),
@@ -157,6 +159,7 @@ def _querier(outcome: Outcome, querier: int) -> dict[str, Any]:
         "queries_per_class": np.bincount(asked, minlength=outcome.dataset.classes).tolist(),
         "fairness_before": _fairness(before),
         "fairness_after": _fairness(after),
+        "fairness_missing": _unfair(outcome.dataset, before, after),
         "epsilon": outcome.ledger.epsilon(querier),
         "simulated_s": max((row.labelled_s for row in rows), default=0.0),
         "latency_median_s": median(latencies_s) if latencies_s else None,
@@ -172,6 +175,21 @@ def _fairness(found: Quality) -> dict[str, float] | None:
     if found.equal_opportunity is None or found.equalized_odds is None:
         return None
     return {"equal_opportunity": found.equal_opportunity, "equalized_odds": found.equalized_odds}
+
+
+def _unfair(dataset: Dataset, before: Quality, after: Quality) -> str | None:
+    """Why there is no fairness to tell; None where there is."""
+    if dataset.protected is None:
+        return "the data have no protected attribute; data.protected names a table's"
+    return before.unfair or after.unfair or None
+
+
+def _fairness_terms(dataset: Dataset) -> dict[str, Any] | None:
+    """What fairness compares: the positive class of equal opportunity, and the two groups; None without any."""
+    if dataset.protected is None or dataset.classes != 2:
+        return None
+    names = dataset.names.get("classes", ("0", "1"))
+    return {"positive": 1, "positive_name": names[1], "groups": list(dataset.names.get("protected", ("0", "1")))}
 
 
 def _baseline(found: Baseline) -> dict[str, Any]:

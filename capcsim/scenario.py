@@ -51,7 +51,12 @@ class Data(Section):
     folder: Path | None = Field(None, exclude=True, description="where named sets lie; by default CAPCSIM_DATA")
     label: str = Field("label", description="the column of labels; for csv and parquet")
     site: str | None = Field(None, description="the column of sites; for csv and parquet")
-    protected: str | None = Field(None, description="the column of a protected attribute; for csv and parquet")
+    protected: str | None = Field(
+        None, description="the column of a protected attribute with two values; for csv and parquet"
+    )
+    drop: tuple[Annotated[str, Field(strict=True)], ...] = Field(
+        (), description="columns to leave out, such as a patient's number; for csv and parquet"
+    )
     missing: Literal["error", "median"] = Field("error", description="median: each party fills in its own medians")
     partition: Literal["uniform", "site", "dirichlet"] = "uniform"
     dirichlet_alpha: Positive | None = Field(None, description="the smaller, the more the parties' classes differ")
@@ -264,10 +269,17 @@ def _check_data(data: Data) -> Iterator[ScenarioError]:
     if (data.source in files) != (data.path is not None):
         allowed = "a file for data.source = 'npz', 'csv' or 'parquet', and only for it"
         yield ScenarioError("data.path", data.path and str(data.path), allowed)
+    given = {"label": data.label != "label", "drop": data.drop, "site": data.site, "protected": data.protected}
+    for key in (key for key, value in given.items() if value and data.source not in tables):
+        allowed = "remove it: only a csv or parquet file has columns with names"
+        yield ScenarioError(f"data.{key}", getattr(data, key), allowed)
     for key in ("site", "protected"):
-        if getattr(data, key) is not None and data.source not in tables:
-            allowed = "remove it: only a csv or parquet file has columns with names"
-            yield ScenarioError(f"data.{key}", getattr(data, key), allowed)
+        if getattr(data, key) == data.label:
+            yield ScenarioError(f"data.{key}", getattr(data, key), "another column than data.label names")
+    used = [name for name in data.drop if name in (data.label, data.site, data.protected)]
+    if used or len(set(data.drop)) < len(data.drop):
+        allowed = f"columns of no other use; {used[0]!r} has one" if used else "each column once"
+        yield ScenarioError("data.drop", list(data.drop), allowed)
     if data.partition == "site" and data.site is None and data.source != "heart":
         allowed = "'uniform' or 'dirichlet', or name the column data.site of a csv or parquet file"
         yield ScenarioError("data.partition", "site", allowed)

@@ -158,7 +158,7 @@ def test_sites_with_gaps_and_a_protected_attribute(scenario: Build, tmp_path: Pa
         "protected": ["f", "m"],
     }
     assert "Sites: 0 is ward 0, 1 is ward 1, 2 is ward 2." in notes(record)
-    with pytest.raises(ScenarioError, match=r"data\.evaluation = 190: at most \d+: site ward 0 has"):
+    with pytest.raises(ScenarioError, match=r"data\.evaluation = 190: at most \d+: site 'ward 0' has"):
         run_scenario(scenario(changes | {"data.evaluation": 190}), tmp_path / "large")
     for row in record.manifest["summary"]["queriers"]:
         assert row["accuracy_before"] > 0.7

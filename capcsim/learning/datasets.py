@@ -2,15 +2,19 @@
 
 import os
 from pathlib import Path
+from typing import Any
 
 import numpy as np
+from numpy.typing import NDArray
 
 from capcsim.errors import ScenarioError
 from capcsim.learning.files import read_npz, together
+from capcsim.learning.heart import HEART_ORIGIN, load_heart
 from capcsim.learning.images import ORIGINS, load_images
+from capcsim.learning.labels import Numbered, counted, number_values
 from capcsim.learning.samples import Dataset as Dataset
-from capcsim.learning.samples import Missing, check_features, check_labels
-from capcsim.learning.tables import HEART_ORIGIN, load_heart, load_table
+from capcsim.learning.samples import Missing, bad_file, channels_first, check_features, levels_note
+from capcsim.learning.tables import load_table
 from capcsim.scenario import Data
 
 
@@ -65,5 +69,29 @@ def _breast_cancer() -> Dataset:
 
 
 def _npz(path: Path, missing: Missing) -> Dataset:
+    """A file of arrays; labels that are not numbered from 0 are, as a table's are."""
     x, y, training = together(path, read_npz(path))
-    return Dataset(path.name, check_features(path, x, missing), *check_labels(path, y, len(x)), training=training)
+    features, layout = channels_first(path, check_features(path, x, missing))
+    found = _labels(path, y, len(x))
+    notes = tuple(filter(None, (levels_note(x), layout, *found.notes)))
+    names = {} if counted(found.names) else {"classes": found.names}
+    return Dataset(path.name, features, found.numbers, len(found.names), training=training, notes=notes, names=names)
+
+
+def _labels(path: Path, y: NDArray[Any], samples: int) -> Numbered:
+    """Labels of an array as numbers from 0; raises ScenarioError."""
+    if y.dtype.kind == "S":
+        y = np.char.decode(y, "utf-8", "backslashreplace")
+    if y.shape != (samples,):
+        one_hot = y.ndim == 2 and len(y) == samples
+        remedy = f": y.argmax(axis=1) makes labels of {y.shape[1]} columns, one a class" if one_hot else ""
+        raise bad_file(path, f"y of shape ({samples},), one label a sample; it is {y.shape}{remedy}")
+    if y.dtype.kind not in "iubfU":
+        raise bad_file(path, f"y whole numbers or text; it is {y.dtype}")
+    absent = np.flatnonzero(np.isnan(y)) if y.dtype.kind == "f" else []
+    if len(absent):
+        raise bad_file(path, f"a label for every sample; {len(absent)} of y are NaN, the first is {absent[0]}")
+    found = number_values(y, "y", lambda allowed: bad_file(path, f"labels; {allowed}"))
+    if len(found.names) < 2:
+        raise bad_file(path, f"at least two classes; y has only {found.names[0]}")
+    return found

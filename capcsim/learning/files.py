@@ -15,7 +15,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from capcsim.errors import ScenarioError
-from capcsim.learning.samples import bad_file
+from capcsim.learning.samples import bad_file, listed, quoted
 
 Arrays = dict[str, NDArray[Any]]
 IDX_DTYPES = {0x08: ">u1", 0x09: ">i1", 0x0B: ">i2", 0x0C: ">i4", 0x0D: ">f4", 0x0E: ">f8"}
@@ -28,20 +28,27 @@ MOST_TUPLES, MOST_MEMO = 1 << 14, 1 << 20
 
 def read_npz(path: Path) -> Arrays:
     """Every array of an npz file; raises ScenarioError."""
+    name = "it"
+    found: Arrays = {}
     try:
         if not is_zipfile(path):
             raise bad_file(path, "an npz file, which numpy.savez writes" if path.exists() else "no such file")
         with path.open("rb") as file, np.load(file, allow_pickle=False) as arrays:
-            found = {name: arrays[name] for name in arrays.files}
+            for name in arrays.files:
+                found[name] = arrays[name]
     except ScenarioError:
         raise
     except OSError as error:
-        raise bad_file(path, f"a readable npz file ({error.strerror or error})") from None
+        raise bad_file(path, f"a readable npz file ({error.strerror or 'it is cut short'})") from None
     except Exception as error:  # damaged or hostile bytes may fail in any way
-        raise bad_file(path, f"an npz file of plain arrays ({error}): write it again with numpy.savez") from None
+        objects = isinstance(error, ValueError) and "allow_pickle" in str(error)
+        what = "holds Python objects: give it a type of numbers" if objects else "is damaged: write it again"
+        raise bad_file(path, f"an npz file of plain arrays; {quoted(name)} {what} with numpy.savez") from None
     for name, array in found.items():
         if not isinstance(array, np.ndarray):
-            raise bad_file(path, f"an npz file of plain arrays; {name} is none: write it again with numpy.savez")
+            raise bad_file(
+                path, f"an npz file of plain arrays; {quoted(name)} is none: write it again with numpy.savez"
+            )
     return found
 
 
@@ -56,12 +63,13 @@ def together(path: Path, arrays: Arrays) -> tuple[NDArray[Any], NDArray[Any], in
     mixed = ("" in parts and len(parts) > 1) or len(named) < len(arrays)
     if mixed or not parts or any(f"y{part}" not in named for part in parts):
         wanted = "arrays x and y, or x_train and y_train (and val, test)" + (", not both" if mixed else "")
-        raise bad_file(path, f"{wanted}; it holds {', '.join(arrays)}")
+        raise bad_file(path, f"{wanted}; it holds {listed(arrays)}")
     try:
         x = np.concatenate([named[f"x{part}"] for part in parts])
         y = np.concatenate([_column(named[f"y{part}"]) for part in parts])
-    except (TypeError, ValueError) as error:
-        raise bad_file(path, f"parts of one shape and type ({error})") from None
+    except (TypeError, ValueError):
+        shapes = (f"{name}{part} is {_kind(named[f'{name}{part}'])}" for part in parts for name in "xy")
+        raise bad_file(path, f"parts of one shape and type, a row each sample; {', '.join(shapes)}") from None
     for part in parts:
         samples, labels = len(named[f"x{part}"]), len(named[f"y{part}"])
         if samples != labels and len(parts) > 1:
@@ -79,13 +87,13 @@ def read_idx(path: Path) -> NDArray[Any]:
         zeros, code, axes = struct.unpack(">HBB", content[:4])
         shape = struct.unpack(f">{axes}I", content[4 : 4 + 4 * axes])
         if zeros or code not in IDX_DTYPES:
-            raise ValueError("it does not begin with an idx header")
+            raise bad_file(path, "a whole idx file; it does not begin with an idx header: get the file anew")
         values = np.frombuffer(content, IDX_DTYPES[code], offset=4 + 4 * axes)
         return values.reshape(shape).astype(values.dtype.newbyteorder("="))
     except OSError as error:
-        raise bad_file(path, f"a readable idx file ({error.strerror or error})") from None
-    except (ValueError, EOFError, MemoryError, struct.error, zlib.error) as error:
-        raise bad_file(path, f"a whole idx file ({error})") from None
+        raise bad_file(path, f"a readable idx file ({error.strerror or 'it is no whole gzip file'})") from None
+    except (ValueError, EOFError, MemoryError, struct.error, zlib.error):
+        raise bad_file(path, "a whole idx file; its content is not as its header says: get the file anew") from None
 
 
 def read_pickled_arrays(path: Path) -> dict[bytes, Any]:
@@ -100,9 +108,10 @@ def read_pickled_arrays(path: Path) -> dict[bytes, Any]:
         if isinstance(content, dict):
             return {key: value.real() if isinstance(value, _Array) else value for key, value in content.items()}
     except OSError as error:
-        raise bad_file(path, f"a readable file ({error.strerror or error})") from None
+        raise bad_file(path, f"a readable file ({error.strerror or 'it is cut short'})") from None
     except Exception as error:  # damaged or hostile bytes may fail in any way
-        raise bad_file(path, f"a pickle of plain arrays ({error}): get the file anew") from None
+        why = str(error) if isinstance(error, pickle.UnpicklingError) else "it is damaged"
+        raise bad_file(path, f"a pickle of plain arrays ({why}): get the file anew") from None
     raise bad_file(path, f"a pickled dictionary; it holds a {type(content).__name__}")
 
 
@@ -224,6 +233,10 @@ def _usual_name(name: str) -> str:
     part, _, what = name.rpartition("_")
     letter = {"images": "x", "labels": "y"}.get(what)
     return f"{letter}_{part}" if letter and part else name
+
+
+def _kind(array: NDArray[Any]) -> str:
+    return f"{array.dtype} of {array.shape}"
 
 
 def _column(y: NDArray[Any]) -> NDArray[Any]:

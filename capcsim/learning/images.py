@@ -13,7 +13,7 @@ from numpy.typing import NDArray
 
 from capcsim.errors import ScenarioError
 from capcsim.learning.files import Arrays, read_idx, read_npz, read_pickled_arrays, together
-from capcsim.learning.samples import Dataset, bad_file, check_features, check_labels
+from capcsim.learning.samples import Dataset, bad_file, channels_first, check_features, check_labels
 from capcsim.scenario import MedMnist
 
 IDX_FILES = {
@@ -36,13 +36,14 @@ ORIGINS: dict[str, str] = {
     " http://ufldl.stanford.edu/housenumbers",
 } | {name: f"{name}.npz; get it from https://medmnist.com" for name in get_args(MedMnist)}
 CIFAR_CLASSES = 10
+NO_NUMBERS = "no numbers"
 READ_MAT = """
 import sys, numpy
 from scipy.io import loadmat
 found = loadmat(sys.argv[1], variable_names=["X", "y"])
 arrays = {name: numpy.asarray(found[name]) for name in ("X", "y")}
 if any(array.dtype.kind not in "iuf" for array in arrays.values()):
-    sys.exit("X and y must be numbers")
+    sys.exit("no numbers")
 numpy.savez(sys.argv[2], **arrays)
 """
 """scipy's reader of .mat files, which damaged ones can crash: so it runs in a process of its own."""
@@ -52,13 +53,17 @@ JPEG_NOTE = (
 )
 
 
+class BadImages(ValueError):
+    """What is wrong with images, in our words."""
+
+
 def load_images(name: str, folder: Path) -> Dataset:
     """One of ORIGINS, from its files in a folder; raises ScenarioError."""
     path, arrays, note = _find(name, folder)
     x, y, training = together(path, arrays)
-    return Dataset(
-        name, check_features(path, x, "error", "images"), *check_labels(path, y, len(x)), training=training, note=note
-    )
+    images, _ = channels_first(path, check_features(path, x, "error", "images"))
+    notes = (note,) if note else ()
+    return Dataset(name, images, *check_labels(path, y, len(x)), training=training, notes=notes)
 
 
 def _find(name: str, folder: Path) -> tuple[Path, Arrays, str]:
@@ -133,7 +138,7 @@ def _decoded(path: Path) -> Arrays:
     def decoded(file: bytes) -> NDArray[Any]:
         with Image.open(io.BytesIO(file), formats=["JPEG"]) as image:
             if image.size != (32, 32) or image.mode != "RGB":
-                raise ValueError(f"one is {image.mode} of {image.width} x {image.height}, not RGB of 32 x 32")
+                raise BadImages(f"one is {image.mode} of {image.width} x {image.height}, not RGB of 32 x 32")
             return np.asarray(image)
 
     stored = read_npz(path)
@@ -145,17 +150,18 @@ def _decoded(path: Path) -> Arrays:
                 warnings.simplefilter("error", Image.DecompressionBombWarning)
                 arrays |= {f"x_{part}": np.stack([decoded(file) for file in files]), f"y_{part}": stored[f"y_{part}"]}
         except Exception as error:  # damaged or hostile bytes may fail in any way
-            raise bad_file(path, f"whole JPEG files with their lengths ({error}): get the file anew") from None
+            why = str(error) if isinstance(error, BadImages) else "they are damaged"
+            raise bad_file(path, f"whole JPEG files with their lengths ({why}): get the file anew") from None
     return arrays
 
 
 def _cut(content: NDArray[Any], lengths: NDArray[Any]) -> list[bytes]:
-    """The files that lie in a row; raises ValueError."""
+    """The files that lie in a row; raises BadImages."""
     if content.dtype != np.uint8 or lengths.ndim != 1 or lengths.dtype.kind not in "iu":
-        raise ValueError("bytes and a row of their lengths are needed")
+        raise BadImages("bytes and a row of their lengths are needed")
     sizes = lengths.tolist()
     if min(sizes, default=0) < 1 or sum(sizes) != content.size:
-        raise ValueError(f"the lengths are not those of {content.size} bytes")
+        raise BadImages(f"the lengths are not those of {content.size} bytes")
     row, ends = content.tobytes(), np.cumsum(sizes).tolist()
     return [row[end - size : end] for end, size in zip(ends, sizes, strict=True)]
 
@@ -195,5 +201,6 @@ def _mat_arrays(path: Path) -> Arrays:
         )
         if done.returncode == 0:
             return read_npz(arrays)
-    last = (done.stderr.strip() or "it crashes the reader").splitlines()[-1]
-    raise bad_file(path, f"a .mat file of SVHN with X and y ({last}): get the file anew")
+    why = "X and y must be numbers" if NO_NUMBERS in done.stderr else "it is damaged"
+    why = why if done.returncode > 0 else "it crashes the reader"
+    raise bad_file(path, f"a .mat file of SVHN with X and y ({why}): get the file anew")

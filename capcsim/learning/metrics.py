@@ -1,7 +1,7 @@
 """How good a model is, overall and for each class, and how fair (paper, appendix D)."""
 
 from collections.abc import Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 
 import numpy as np
 from numpy.typing import NDArray
@@ -14,7 +14,7 @@ class Quality:
     """Accuracy, its value for each class (NaN where the class has no sample), and balanced accuracy.
 
     `equal_opportunity` and `equalized_odds` are the gaps between the two groups of a protected attribute, 0 where
-    the model treats both alike; None without such an attribute, or where a group lacks samples.
+    the model treats both alike; None without such an attribute, or where a group lacks samples: `unfair` then says why.
     """
 
     accuracy: float
@@ -22,23 +22,26 @@ class Quality:
     balanced_accuracy: float
     equal_opportunity: float | None = None
     equalized_odds: float | None = None
+    unfair: str = ""
 
 
 def quality(predicted: Labels, actual: Labels, classes: int, protected: Labels | None = None) -> Quality:
     """Compare labels int64[N] with the true ones; balanced accuracy is the mean recall over the classes.
 
-    `protected` int64[N] holds 0 or 1; fairness is told for two classes only.
+    `protected` int64[N] holds 0 or 1; fairness is told for two classes only, of which 1 is the positive one.
     """
     right = predicted == actual
     per_class = tuple(
         float(right[actual == label].mean()) if (actual == label).any() else float("nan") for label in range(classes)
     )
     found = Quality(float(right.mean()), per_class, float(np.nanmean(per_class)))
-    if protected is None or classes != 2:
+    if protected is None:
         return found
+    if classes != 2:
+        return replace(found, unfair=f"fairness is told for two classes, and there are {classes}")
     gaps = [_gap(predicted, actual == label, protected) for label in (0, 1)]
     odds = None if None in gaps else max(gap for gap in gaps if gap is not None)
-    return Quality(found.accuracy, found.per_class, found.balanced_accuracy, gaps[1], odds)
+    return replace(found, equal_opportunity=gaps[1], equalized_odds=odds, unfair=_lacking(actual, protected))
 
 
 def average(qualities: Sequence[Quality]) -> Quality:
@@ -55,6 +58,7 @@ def average(qualities: Sequence[Quality]) -> Quality:
         balanced_accuracy=mean("balanced_accuracy") or 0.0,
         equal_opportunity=mean("equal_opportunity"),
         equalized_odds=mean("equalized_odds"),
+        unfair=next((each.unfair for each in qualities if each.unfair), ""),
     )
 
 
@@ -80,3 +84,12 @@ def _gap(predicted: Labels, chosen: NDArray[np.bool_], protected: Labels) -> flo
     if not all(map(len, groups)):
         return None
     return float(abs(groups[0].mean() - groups[1].mean()))
+
+
+def _lacking(actual: Labels, protected: Labels) -> str:
+    """Which group lacks samples of a class; empty where none does."""
+    for label in (0, 1):
+        for group in (0, 1):
+            if not ((actual == label) & (protected == group)).any():
+                return f"of the {len(actual)} evaluation samples none is of group {group} and class {label}"
+    return ""

@@ -6,7 +6,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from capcsim.errors import ScenarioError
-from capcsim.learning.samples import Dataset
+from capcsim.learning.samples import Dataset, listed, quoted
 from capcsim.scenario import Data, Parties
 from capcsim.seeds import Seeds
 
@@ -29,6 +29,24 @@ class Partition:
     def owned(self, party: int) -> Indices:
         """All training samples of a party."""
         return np.concatenate(self.shards[party])
+
+
+@dataclass(frozen=True, slots=True)
+class _Wish:
+    """Samples that the scenario asks for: `each` at so many `places`, never fewer than `fewest` each."""
+
+    key: str
+    each: int
+    places: int
+    fewest: int
+    title: str
+
+    @property
+    def total(self) -> int:
+        return self.each * self.places
+
+    def __str__(self) -> str:
+        return f"{self.places} {self.title} x {self.each}" if self.places > 1 else f"{self.title} {self.each}"
 
 
 def partition(dataset: Dataset, data: Data, parties: Parties, seeds: Seeds) -> Partition:
@@ -70,24 +88,29 @@ def _drawn(dataset: Dataset, data: Data, parties: Parties, seeds: Seeds) -> tupl
 
 
 def _check_size(dataset: Dataset, data: Data, parties: Parties) -> None:
-    """Whether there are enough samples; raises ScenarioError."""
+    """Whether there are enough samples; raises ScenarioError, which names a key that alone can make them fit."""
     assert data.train_per_party is not None, "the scenario checks this"
-    training, pools = parties.count * data.train_per_party, parties.queriers * data.pool_per_querier
-    asked = f"{parties.queriers} pools x {data.pool_per_querier} + {data.evaluation}"
+    training = _Wish("data.train_per_party", data.train_per_party, parties.count, parties.virtual_per_party, "parties")
+    pools = _Wish("data.pool_per_querier", data.pool_per_querier, parties.queriers, 1, "pools")
+    evaluation = _Wish("data.evaluation", data.evaluation, 1, 1, "evaluation")
     if dataset.training is None:
-        wanted, there = training + pools + data.evaluation, len(dataset.y)
-        text = f"{parties.count} parties x {data.train_per_party} + {asked}"
-        left = (there - pools - data.evaluation) // parties.count
+        _check_fits((training, pools, evaluation), len(dataset.y), dataset.name, parties)
     else:
-        tests = len(dataset.y) - dataset.training
-        if pools + data.evaluation > tests:
-            allowed = f"{asked} = {pools + data.evaluation} samples, but {dataset.name}'s test part has {tests}"
-            raise ScenarioError("data.pool_per_querier", data.pool_per_querier, allowed)
-        wanted, there, left = training, dataset.training, dataset.training // parties.count
-        text = f"{parties.count} parties x {data.train_per_party}"
-    if wanted > there:
-        allowed = f"{text} = {wanted} samples, but {dataset.name} has {there}; at most {max(left, 0)} fit"
-        raise ScenarioError("data.train_per_party", data.train_per_party, allowed)
+        _check_fits((training,), dataset.training, f"{dataset.name}'s training part", parties)
+        _check_fits((pools, evaluation), len(dataset.y) - dataset.training, f"{dataset.name}'s test part", parties)
+
+
+def _check_fits(wishes: tuple[_Wish, ...], there: int, where: str, parties: Parties) -> None:
+    total = sum(wish.total for wish in wishes)
+    if total <= there:
+        return
+    asked = f"{' + '.join(map(str, wishes))} = {total} samples, but {where} has {there}"
+    for wish in sorted(wishes, key=lambda wish: -wish.total):
+        room = (there - total + wish.total) // wish.places
+        if room >= wish.fewest:
+            raise ScenarioError(wish.key, wish.each, f"{asked}; at most {room} fit")
+    keys = ", ".join(wish.key for wish in wishes)
+    raise ScenarioError("parties.count", parties.count, f"{asked}; lower several of parties.count, {keys}")
 
 
 def _sizes(data: Data, parties: Parties, seeds: Seeds) -> NDArray[np.int64]:
@@ -135,7 +158,9 @@ def _by_site(
     assert dataset.site is not None, "the scenario checks this"
     sites = int(dataset.site.max()) + 1
     if parties.count != sites:
-        raise ScenarioError("parties.count", parties.count, f"{sites}: one party for each site of {dataset.name}")
+        named = f" ({listed(dataset.names['sites'])})" if "sites" in dataset.names else ""
+        allowed = f"{sites}: one party for each site of {dataset.name}{named}"
+        raise ScenarioError("parties.count", parties.count, allowed)
     owned, pools, evaluations = [], [], []
     for site in range(sites):
         rows = np.flatnonzero(dataset.site == site)
@@ -145,8 +170,9 @@ def _by_site(
             if kept + parties.virtual_per_party > len(rows):
                 key, other = sorted(("evaluation", "pool_per_querier"), key=lambda name: -getattr(data, name))
                 room = len(rows) - getattr(data, other) - parties.virtual_per_party
-                name = dataset.names["sites"][site] if "sites" in dataset.names else site
-                allowed = f"at most {max(room, 0)}: site {name} has {len(rows)}, data.{other} = {getattr(data, other)}"
+                name = quoted(dataset.names["sites"][site]) if "sites" in dataset.names else site
+                there = f"site {name} has {len(rows)} samples, data.{other} = {getattr(data, other)}"
+                allowed = f"at most {room}: {there}" if room > 0 else f"{there}, which leaves none: lower both"
                 raise ScenarioError(f"data.{key}", getattr(data, key), allowed)
             pools.append(rows[: data.pool_per_querier])
             evaluations.append(rows[data.pool_per_querier : kept])
@@ -163,7 +189,7 @@ def _weakened(dataset: Dataset, data: Data, rows: Indices, seeds: Seeds, party: 
     if not data.weak_classes:
         return rows
     if max(data.weak_classes) >= dataset.classes:
-        allowed = f"classes of {dataset.name}: 0 to {dataset.classes - 1}"
+        allowed = f"numbers of classes of {dataset.name}: 0 to {dataset.classes - 1}"
         raise ScenarioError("data.weak_classes", list(data.weak_classes), allowed)
     generator = seeds.generator("weak", party)
     keep = np.ones(len(rows), bool)
@@ -184,5 +210,18 @@ def _check_owned(dataset: Dataset, data: Data, parties: Parties, owned: list[Ind
     held = np.bincount(dataset.y[np.concatenate(owned)], minlength=dataset.classes)
     nobody = np.flatnonzero(held == 0)
     if len(nobody):
-        allowed = f"enough that every class is held by a party; nobody holds class {nobody[0]}"
-        raise ScenarioError("data.train_per_party", data.train_per_party, allowed)
+        raise _unheld(dataset, data, int(nobody[0]))
+
+
+def _unheld(dataset: Dataset, data: Data, label: int) -> ScenarioError:
+    """The error for a class that no party has a sample of, which names the key that is to blame."""
+    samples = int((dataset.y == label).sum())
+    named = f" ({quoted(dataset.names['classes'][label])})" if "classes" in dataset.names else ""
+    found = f"nobody holds class {label}{named}, of which {dataset.name} has {samples} of {len(dataset.y)} samples"
+    if label in data.weak_classes and data.weak_parties == "all":
+        return ScenarioError("data.weak_ratio", data.weak_ratio, f"enough that every class is left; {found}")
+    if data.train_per_party is None:
+        key = max(("evaluation", "pool_per_querier"), key=lambda name: int(getattr(data, name)))
+        return ScenarioError(f"data.{key}", getattr(data, key), f"less, so that every class is trained on; {found}")
+    allowed = f"enough that every class is held by a party; {found}: take more, or leave that class out"
+    return ScenarioError("data.train_per_party", data.train_per_party, allowed)

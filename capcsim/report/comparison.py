@@ -173,7 +173,7 @@ def _notes(found: Row) -> list[str]:
             bound = row["agreement"]["upper_bound_95"]
             lines.append(f"{row['name']} is not exact: at most {bound:.2g} of its votes differ (95 %).")
     if found.get("data_note"):
-        lines.append(f"{found['data']}: {found['data_note']}.")
+        lines.append(f"{found['data']}: {found['data_note'].rstrip('.')}.")
     return [*lines, "Seeded noise, so that only backends differ: these labels protect nobody."]
 
 

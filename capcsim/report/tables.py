@@ -163,24 +163,46 @@ def _execution(execution: Row) -> str:
 
 def _learning(found: Row) -> list[str]:
     """What the accuracies are means of, and what they compare with."""
-    lines = [found["data_note"]] if found["data_note"] else []
+    lines = list(found.get("data_notes") or filter(None, [found["data_note"]]))
     if found["retrainings"] > 1:
         spread = ", ".join(f"{row['gain']:+.3f} +- {row['gain_deviation']:.3f}" for row in found["queriers"])
         lines.append(f"Accuracies are means over {found['retrainings']} seeds of training; gains: {spread}.")
     lines.append(f"{100 * found['classes_fallen']:.3g} % of the querying parties' class accuracies fell.")
+    lines += _fairness(found)
+    for role, names in found["names"].items():
+        shown = (f"{number} is {_as_written(name)}" for number, name in enumerate(names))
+        lines.append(f"{role.capitalize()}: {', '.join(shown)}.")
+    for name, baseline in found["baselines"].items():
+        lines.append(f"Baseline {name}: {_baseline(baseline, found['bytes'])}.")
+    return lines
+
+
+def _fairness(found: Row) -> list[str]:
+    """The gaps between the groups, or why there are none, where the data have such groups."""
+    lines = []
     for row in found["queriers"]:
-        if row["fairness_before"] and row["fairness_after"]:
-            old, new = row["fairness_before"], row["fairness_after"]
+        old, new = row["fairness_before"], row["fairness_after"]
+        if old and new:
             gaps = [
                 f"{name.replace('_', ' ')} {old[name]:.3f} before, {new[name]:.3f} after"
                 for name in ("equal_opportunity", "equalized_odds")
             ]
             lines.append(f"Party {row['querier']}, gaps between the protected groups: {'; '.join(gaps)}.")
-    for role, names in found["names"].items():
-        lines.append(f"{role.capitalize()}: {', '.join(f'{number} is {name}' for number, name in enumerate(names))}.")
-    for name, baseline in found["baselines"].items():
-        lines.append(f"Baseline {name}: {_baseline(baseline, found['bytes'])}.")
+        elif "protected" in found["names"] and row.get("fairness_missing"):
+            lines.append(f"Party {row['querier']}, gaps between the protected groups: none, {row['fairness_missing']}.")
+    terms = found.get("fairness")
+    if lines and terms:
+        name = _as_written(terms["positive_name"])
+        lines.append(
+            f"Equal opportunity looks at samples of class {terms['positive']} ({name}), which counts as positive;"
+            " equalized odds at both classes."
+        )
     return lines
+
+
+def _as_written(name: str) -> str:
+    """A name from the data, in quotes where it has blanks that nobody would see."""
+    return name if name == " ".join(name.split()) and name.isprintable() and name else repr(name)
 
 
 def _baseline(baseline: Row, sent_bytes: int) -> str:

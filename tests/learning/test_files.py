@@ -70,7 +70,7 @@ def test_an_npz_file_with_something_else_than_an_array(tmp_path: Path, raw: str)
     np.savez(path, **{"y": LABELS} if raw == "x" else {"x": IMAGES})
     with zipfile.ZipFile(path, "a") as archive:
         archive.writestr(raw, b"hello")
-    refused("npz", f"an npz file of plain arrays; {raw} is none", path=path)
+    refused("npz", f"an npz file of plain arrays; '{raw}' is none", path=path)
 
 
 @pytest.mark.parametrize("damage", ["encrypted", "unknown compression", "lzma"])
@@ -95,7 +95,7 @@ def test_an_npz_file_of_all_and_of_parts_is_refused(tmp_path: Path) -> None:
     path = tmp_path / "mine.npz"
     parts = {f"{name}{part}": value for part in ("_train", "_test") for name, value in (("x", IMAGES), ("y", LABELS))}
     np.savez(path, x=np.concatenate([IMAGES, IMAGES]), y=np.concatenate([LABELS, LABELS]), **parts)
-    refused("npz", "x and y, or x_train and y_train .*, not both; it holds x, y", path=path)
+    refused("npz", "x and y, or x_train and y_train .*, not both; it holds 'x', 'y'", path=path)
     np.savez(path, train_images=IMAGES, **parts)
     refused("npz", "not both", path=path)
 
