@@ -34,8 +34,14 @@ class Booked:
         known, delta = self.book.histories(without=self.run), self.book.delta(self.run)
         return [most_exposed((known[each] for each in party if each in known), delta) for party in self.records]
 
-    def total(self) -> dict[str, Any]:
-        """What all runs took from the most exposed of this run's records, at this run's delta."""
+    def total(self) -> dict[str, Any] | None:
+        """What all runs took from the most exposed of this run's records, at its delta; None where nobody can tell."""
+        try:
+            return self._total()
+        except BookUnavailable:
+            return None
+
+    def _total(self) -> dict[str, Any]:
         known, delta = self.book.histories(), self.book.delta(self.run)
         own = {digest for party in self.records for digest in party}
         most = most_exposed((known[digest] for digest in own if digest in known), delta)
@@ -82,10 +88,11 @@ def check_in(
 def _do_without(error: BookUnavailable, privacy: Privacy, warn: Callable[[str], None]) -> None:
     if privacy.book == "enforce":
         raise ScenarioError("privacy.book", "enforce", f"a book of runs that can be written, but {error}") from None
-    warn(
-        f"warning: {error}: what this run takes is in its own ledger alone (CAPCSIM_STATE names another folder for the"
-        " book of runs)"
-    )
+    warn(_without(error))
+
+
+def _without(error: BookUnavailable) -> str:
+    return f"warning: {error}; what this run takes is in its own ledger alone (CAPCSIM_STATE names another folder)"
 
 
 def _entry(
@@ -112,19 +119,28 @@ def _entry(
 class Witness:
     """Notes in manifest and book what a ledger has reserved, before the labels go out.
 
-    `enforcing`: the budget is one over all runs, so that what others take meanwhile counts.
+    Where the budget is one over all runs, what others take meanwhile counts. Else a book that cannot be written is one
+    warning; what it missed it hears the next time that it can.
     """
 
-    def __init__(self, record: Record, releases: Journal, booked: Booked | None, *, enforcing: bool = False) -> None:
+    def __init__(
+        self, record: Record, releases: Journal, booked: Booked | None, privacy: Privacy, warn: Callable[[str], None]
+    ) -> None:
         self._record, self._releases, self._booked = record, releases, booked
-        self._enforcing = enforcing
-        self._others = booked.book.others(booked.run) if booked and enforcing else None
+        self._enforcing, self._warn = privacy.book == "enforce", warn
+        self._others = booked.book.others(booked.run) if booked and self._enforcing else None
         self._mark = (booked and booked.book.mark(booked.run)) or Mark()
 
     def __call__(self, ledger: Ledger) -> None:
         """Raises RecordError where a copy of the run has gone on, or other runs have used the budget up."""
         if self._booked is not None:
-            self._note(self._booked, ledger)
+            try:
+                self._note(self._booked, ledger)
+            except BookUnavailable as error:
+                if self._enforcing:
+                    raise
+                self._warn(_without(error))
+                self._warn = lambda _: None
         self._record.note_marks({"ledger": ledger.mark, "releases": self._releases.mark})
 
     def _note(self, booked: Booked, ledger: Ledger) -> None:

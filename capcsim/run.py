@@ -23,7 +23,7 @@ from capcsim.costs.measured import MeasuredCosts, Measurements, pair_group
 from capcsim.crypto.shares import reconstruct, share
 from capcsim.errors import RecordError
 from capcsim.journal import Journal
-from capcsim.learning.baselines import Baseline, compare
+from capcsim.learning.baselines import Baseline, baseline_steps, compare
 from capcsim.learning.checkpoints import Checkpoints
 from capcsim.learning.datasets import load_dataset
 from capcsim.learning.ensemble import Bought, Ensemble, nothing_bought
@@ -91,6 +91,8 @@ def run_scenario(
     """
     progress = progress or Silent()
     run = Job(scenario, workers, engine, progress)
+    for note in run.dataset.notes:
+        progress.note(f"data: {note}")
     book = open_book(scenario.privacy, progress.note)
     noted = {"host": host(), "book": book.identity if book else None}
     record = Record.start(folder, scenario, {"versions": versions()}, noted)
@@ -105,7 +107,7 @@ def run_scenario(
     with ExitStack() as stack:
         stack.enter_context(closing(run.backend))
         releases = stack.enter_context(Journal(record.releases_path))
-        witness = Witness(record, releases, booked, enforcing=enforcing)
+        witness = Witness(record, releases, booked, scenario.privacy, progress.note)
         earlier = booked.earlier() if booked and enforcing else None
         ledger = stack.enter_context(closing(run.open_ledger(record.ledger_path, earlier=earlier, witness=witness)))
         _tell_resumed(ledger, releases, progress)
@@ -116,6 +118,7 @@ def run_scenario(
             simulated = run.simulate(measured, ledger, releases)
         ledger.commit()
         outcome = run.outcome(simulated, ledger, booked.total() if booked else None)
+        progress.stage("summing up", 1)
         write_tables(record, outcome)
         record.finish(summarise(record, outcome))
     return record
@@ -137,6 +140,7 @@ class Job:
         self.scenario, self._workers, self._engine, self._progress = scenario, workers, engine, progress
         self.seeds = Seeds(scenario.seed)
         self.backend = registry.load(scenario.protocol.backend, scenario.protocol.options)
+        progress.stage("reading the data", 1)
         self.dataset = load_dataset(scenario.data)
         self.learning = Ensemble(scenario, self.dataset, self.seeds, self._train)
         self.mechanism = mechanism_of(scenario)
@@ -177,9 +181,10 @@ class Job:
         models = zip(self.learning.owners, self.learning.voters, strict=True)
         self.voters = [self._voter(index, party, model) for index, (party, model) in enumerate(models)]
 
-    def fork(self, network: Network) -> "Job":
+    def fork(self, network: Network, progress: Progress) -> "Job":
         """The same job before its first simulation, to go on with on another network."""
         twin = copy(self)
+        twin._progress = progress
         twin.scenario = self.scenario.model_copy(update={"network": network})
         twin.learning, twin.measured = self.learning.twin(), deepcopy(self.measured)
         twin.voters, twin.rounds, twin.planned = list(self.voters), list(self.rounds), list(self.planned)
@@ -252,8 +257,8 @@ class Job:
         # A budget that ends in the middle of a batch gives that batch a size of its own.
         cut = self._pairs([self.affordable] * len(self.planned))
         foreseen = list({(pair.querier, pair.queries, pair.voter.index): pair for pair in pairs + cut}.values())
-        bench.sample(foreseen, self._progress.stage("measuring pairs", 0))
-        bench.guardian(foreseen, self._progress.stage("measuring the guardian", 0))
+        bench.sample(foreseen, self._progress.stage("measuring pairs", bench.sample_runs(foreseen)))
+        bench.guardian(foreseen, self._progress.stage("measuring the guardian", bench.guardian_runs(foreseen)))
         if protocol.execute == "all":
             bench.execute(pairs, self._progress.stage("executing every pair", len(pairs)))
         return self.measured
@@ -310,7 +315,7 @@ class Job:
 
     def _baselines(self) -> dict[str, Baseline]:
         models = self.scenario.models
-        advance = self._progress.stage("baselines", models.fedavg_rounds) if models.baselines else None
+        advance = self._progress.stage("baselines", baseline_steps(models)) if models.baselines else None
         return compare(
             self.learning, models, self.seeds, advance or (lambda _: None), workers=self._workers, engine=self._engine
         )

@@ -1,3 +1,4 @@
+import errno
 import os
 from collections.abc import Callable
 from pathlib import Path
@@ -5,7 +6,7 @@ from pathlib import Path
 import pytest
 
 from capcsim.errors import RecordError
-from capcsim.journal import TORN, Journal, read_journal
+from capcsim.journal import TORN, Journal, Mark, reaches, read_journal
 
 ENTRIES = [{"kind": "reserve", "query": number} for number in range(4)]
 
@@ -93,3 +94,56 @@ def test_a_line_is_on_disk_before_append_returns(tmp_path: Path, monkeypatch: py
 def test_an_unreadable_journal_is_a_clear_error(tmp_path: Path) -> None:
     with pytest.raises(RecordError, match=r"nothing\.jsonl: cannot be read"):
         read_journal(tmp_path / "nothing.jsonl")
+
+
+def test_a_mark_is_reached_by_what_comes_after_it_and_by_nothing_else(whole: Path, tmp_path: Path) -> None:
+    with Journal(whole) as journal:
+        early = journal.mark
+        journal.append({"kind": "more"})
+        late = journal.mark
+    assert (early.count, late.count) == (4, 5)
+    assert reaches(whole, early)
+    assert reaches(whole, late)
+    shorter, other = tmp_path / "shorter.jsonl", tmp_path / "other.jsonl"
+    shorter.write_bytes(b"".join(whole.read_bytes().splitlines(keepends=True)[:4]))
+    assert reaches(shorter, early)
+    assert not reaches(shorter, late)
+    with Journal(other) as journal:
+        for entry in [*ENTRIES[:3], {"kind": "else"}, {"kind": "more"}]:
+            journal.append(entry)
+    assert not reaches(other, early)
+    assert not reaches(tmp_path / "gone.jsonl", early)
+    assert reaches(tmp_path / "gone.jsonl", Mark())
+
+
+def test_a_torn_line_and_its_acknowledgement_move_the_mark_on(whole: Path) -> None:
+    with Journal(whole) as journal:
+        three = Mark(3, journal._heads[2])
+    whole.write_bytes(whole.read_bytes()[:-5])
+    assert reaches(whole, three)
+    with Journal(whole) as journal:
+        assert journal.mark.count == 4
+        assert journal.entries[-1] == TORN
+        after = journal.mark
+    assert reaches(whole, three)
+    assert reaches(whole, after)
+
+
+def test_a_full_disk_is_a_clear_error_and_leaves_a_journal_that_goes_on(
+    whole: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    write = os.write
+
+    def half(handle: int, data: bytes) -> int:
+        if len(data) > 10:
+            return write(handle, data[:10])
+        raise OSError(errno.ENOSPC, "No space left on device")
+
+    with Journal(whole) as journal:
+        monkeypatch.setattr(os, "write", half)
+        with pytest.raises(RecordError, match=r"journal\.jsonl: cannot be written: No space left on device; make room"):
+            journal.append({"kind": "more", "what": "a line of more than twenty bytes"})
+        assert journal.entries == ENTRIES
+    monkeypatch.undo()
+    with Journal(whole) as journal:
+        assert journal.entries == [*ENTRIES, TORN]

@@ -78,15 +78,25 @@ class Book:
         try:
             folder.mkdir(parents=True, exist_ok=True, mode=0o700)
             self._key = _key(folder / KEY)
-            os.close(os.open(self.path, os.O_RDWR | os.O_CREAT, 0o600))
+            if not self.path.exists():
+                os.close(os.open(self.path, os.O_RDWR | os.O_CREAT, 0o600))
         except OSError as error:
             raise BookUnavailable(f"{error.filename or folder}: cannot be written: {error.strerror}") from None
+        self.identity = self._found() or self._begin()
+
+    def _found(self) -> str:
+        """The book's identity; empty where it has no table yet."""
+        with self._reading() as database:
+            there = database.execute("SELECT 1 FROM sqlite_master WHERE name = 'book'").fetchone()
+            return str(database.execute("SELECT id FROM book").fetchone()[0]) if there else ""
+
+    def _begin(self) -> str:
         with self._writing() as database:
             for statement in SCHEMA.split(";"):
                 database.execute(statement)
             if database.execute("SELECT id FROM book").fetchone() is None:
                 database.execute("INSERT INTO book VALUES (?)", (secrets.token_hex(8),))
-            (self.identity,) = database.execute("SELECT id FROM book").fetchone()
+        return self._found()
 
     @staticmethod
     def is_in(folder: Path) -> bool:
@@ -205,7 +215,9 @@ class Book:
             try:
                 yield database
             except BaseException:
-                database.execute("ROLLBACK")
+                # A full disk ends the transaction by itself.
+                if database.in_transaction:
+                    database.execute("ROLLBACK")
                 raise
             database.execute("COMMIT")
 

@@ -10,6 +10,7 @@ import pytest
 from capcsim.errors import InputError, PrivacyBudgetExceeded, RecordError
 from capcsim.journal import read_journal
 from capcsim.privacy.accountant import Accountant, PaperAccountant
+from capcsim.privacy.history import WHOLE, History
 from capcsim.privacy.ledger import BudgetScope, Ledger
 from capcsim.privacy.mechanisms import ConfidentGNMax, Event, GNMax
 
@@ -104,6 +105,7 @@ KILLS = """
 import os, signal, sys
 from pathlib import Path
 from capcsim.privacy.accountant import Accountant
+from capcsim.privacy.history import WHOLE, History
 from capcsim.privacy.ledger import BudgetScope, Ledger
 from capcsim.privacy.mechanisms import GNMax
 
@@ -259,3 +261,56 @@ def test_a_data_dependent_ledger_remembers_what_the_votes_were_like(tmp_path: Pa
     again.close()
     with pytest.raises(RecordError, match="another budget or mechanism"):
         open_ledger(tmp_path / "paper.jsonl", budget=8.0)
+
+
+@pytest.mark.parametrize("scope", list(BudgetScope))
+def test_a_budget_over_all_runs_begins_with_what_others_took(tmp_path: Path, scope: BudgetScope) -> None:
+    """12 labels fit; party 3's records have paid for 9 of them elsewhere, so that a set with it gets 3 more."""
+    earlier = [History().plus(GNMax(7.0), {WHOLE: 9 if party == 3 else 0}) for party in range(5)]
+    accountant = Accountant(GNMax(7.0), 1e-5)
+    ledger = Ledger(tmp_path / "ledger.jsonl", accountant, BUDGET, scope, earlier=earlier)
+    account = "party 3 over all runs"
+    assert account in ledger.accounts(0, [2, 3])
+    assert ledger.room(account, Counter(), 40) == 3
+    for query in range(3):
+        ledger.reserve(query % 2, query, "draw", parties=[2, 3])
+    with pytest.raises(PrivacyBudgetExceeded, match=r"party 3 over all runs: label 13 would take epsilon to 3\."):
+        ledger.reserve(0, 3, "draw", parties=[3, 4])
+    ledger.reserve(0, 4, "draw", parties=[2, 4])
+    assert ledger.epsilon(0) == accountant.epsilon(3 if scope is BudgetScope.QUERIER else 4)
+
+
+def test_a_budget_over_all_runs_counts_other_mechanisms_too(tmp_path: Path) -> None:
+    earlier = [History().plus(GNMax(20.0), {WHOLE: 40})] * 2
+    ledger = Ledger(tmp_path / "l.jsonl", Accountant(GNMax(7.0), 1e-5), BUDGET, BudgetScope.QUERIER, earlier=earlier)
+    fits = ledger.room("party 1 over all runs", Counter(), 40)
+    total = earlier[0].plus(GNMax(7.0), {WHOLE: fits})
+    assert 0 < fits < 12
+    assert total.epsilon(1e-5) <= BUDGET < total.plus(GNMax(7.0), {WHOLE: 1}).epsilon(1e-5)
+    for query in range(fits):
+        ledger.reserve(0, query, "draw", parties=[1])
+    with pytest.raises(PrivacyBudgetExceeded, match="over all runs"):
+        ledger.reserve(0, fits, "draw", parties=[1])
+
+
+def test_what_others_take_meanwhile_counts(tmp_path: Path) -> None:
+    accountant = Accountant(GNMax(7.0), 1e-5)
+    ledger = Ledger(tmp_path / "l.jsonl", accountant, BUDGET, BudgetScope.QUERIER, earlier=[History()] * 2)
+    for query in range(3):
+        ledger.reserve(0, query, "draw", parties=[1])
+    ledger.rebase([History().plus(GNMax(7.0), {WHOLE: 9})] * 2)
+    assert ledger.room("party 1 over all runs", Counter({WHOLE: 3}), 9) == 0
+    with pytest.raises(RecordError, match="leaves no room for the labels that were to go out"):
+        ledger.rebase([History().plus(GNMax(7.0), {WHOLE: 10})] * 2)
+
+
+def test_the_witness_hears_of_charges_when_they_are_committed(tmp_path: Path) -> None:
+    heard: list[tuple[int, int]] = []
+    accountant = Accountant(GNMax(7.0), 1e-5)
+    witness = lambda ledger: heard.append((ledger.mark.count, sum(ledger.exposed(4).values())))  # noqa: E731
+    ledger = Ledger(tmp_path / "l.jsonl", accountant, BUDGET, BudgetScope.QUERIER, witness=witness)
+    ledger.reserve(0, 0, "a", parties=[3, 4])
+    ledger.reserve(0, 1, "b", parties=[3])
+    assert heard == []
+    ledger.commit()
+    assert heard == [(3, 1)]
