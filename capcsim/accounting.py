@@ -126,6 +126,7 @@ def released_votes(record: Record) -> VoteCounts:
     """
     if not record.complete:
         raise RecordError(f"{record.folder}: the run did not end; resume it first")
+    record.check_journals()
     table, queries = (record.read_table(name).to_pydict() for name in ("votes", "queries"))
     asked = zip(*(table[key] for key in ("querier", "query", "voter")), strict=True)
     cast = dict(zip(asked, table["vote"], strict=True))

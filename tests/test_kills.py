@@ -1,4 +1,4 @@
-"""Runs of `digits` that are killed, run out of disk, or are copied: no charge is lost, no label changes, all is told."""
+"""Runs of `digits` that are killed, find their disk full, or are copied: no charge is lost, no label changes."""
 
 import contextlib
 import json
@@ -88,6 +88,11 @@ def entries(folder: Path, name: str, kind: str) -> list[Entry]:
     return [entry for entry in read_journal(path) if entry["kind"] == kind] if path.exists() else []
 
 
+def say(row: str) -> None:
+    """For who runs this with -s."""
+    sys.stdout.write(f"\n{row}\n")
+
+
 def resume(folder: Path) -> dict[str, Any]:
     """Give the same command again, and hold what comes out to what there was; returns a row for the table."""
     labels = {(entry["querier"], entry["query"]): entry["label"] for entry in entries(folder, "releases", "release")}
@@ -130,7 +135,7 @@ def told(folder: Path, stdout: str, labels: dict[Any, int], charges: list[Entry]
 def test_kill_9_after_every_tenth_line(warm: float, tmp_path: Path, journal: str, line: int) -> None:
     folder = tmp_path / "run"
     assert at_a_line(folder, journal, line, "kill", folder).returncode == -signal.SIGKILL
-    print(f"\nkilled after line {line} of {journal}: {resume(folder)}")
+    say(f"killed after line {line} of {journal}: {resume(folder)}")
 
 
 @pytest.mark.parametrize("moment", range(RANDOM_MOMENTS))
@@ -146,7 +151,7 @@ def test_kill_9_at_a_random_moment(warm: float, tmp_path: Path, moment: int) -> 
         os.killpg(process.pid, signal.SIGKILL)
     if process.wait() == 0:
         pytest.skip("the run was over before the moment came")
-    print(f"\nkilled after {after_s:.1f} s of {warm:.1f}: {resume(folder)}")
+    say(f"killed after {after_s:.1f} s of {warm:.1f}: {resume(folder)}")
 
 
 @pytest.fixture
@@ -179,7 +184,7 @@ def test_a_disk_that_is_full_after_every_tenth_line(warm: float, disk: Path, jou
     again = command(folder)
     assert again.returncode == 2, "the disk is still full"
     fill.unlink()
-    print(f"\nfull after line {line} of {journal}: {resume(folder)}; {error[-90:]}")
+    say(f"full after line {line} of {journal}: {resume(folder)}; {error[-90:]}")
 
 
 @pytest.mark.parametrize("line", [10, 60, 110])
@@ -192,7 +197,7 @@ def test_of_two_copies_of_a_folder_only_one_goes_on(warm: float, tmp_path: Path,
     assert refused.returncode == 2
     assert "a copy of the run has gone on" in refused.stderr
     assert len(refused.stderr.strip().splitlines()[-1]) > 0
-    print(f"\ncopied after line {line}: {row}; the other: {refused.stderr.strip().splitlines()[-1]}")
+    say(f"copied after line {line}: {row}; the other: {refused.stderr.strip().splitlines()[-1]}")
 
 
 def test_two_copies_at_the_same_time_release_each_label_once(warm: float, tmp_path: Path) -> None:
