@@ -7,6 +7,7 @@ it is in force before anything can go wrong.
 
 import atexit
 import io
+import logging
 import os
 import select
 import signal
@@ -29,9 +30,10 @@ class Interrupted(Exception):
 
 def end_with(command: Callable[[], int]) -> NoReturn:
     """Run a command, say how it ended, and exit with its code."""
+    logging.getLogger("matplotlib").setLevel(logging.ERROR)  # that it has no cache either is our user's smallest worry
     with _signals(), warnings.catch_warnings():
-        warnings.simplefilter("once", CapcsimWarning)
-        warnings.showwarning = _show_warning
+        warnings.simplefilter("always", CapcsimWarning)
+        warnings.showwarning = _warner()
         code = _run(command)
     # Whoever interrupts what is left, threads and processes that end, gets no traceback for it.
     atexit.register(signal.signal, signal.SIGINT, signal.SIG_DFL)
@@ -86,18 +88,18 @@ def _signals() -> Iterator[None]:
             signal.signal(number, signal.SIG_DFL)
 
 
-def _show_warning(
-    message: Warning | str,
-    category: type[Warning],
-    filename: str,
-    lineno: int,
-    file: TextIO | None = None,  # noqa: ARG001 (Python's signature)
-    line: str | None = None,
-) -> None:
-    if issubclass(category, CapcsimWarning):
-        say(f"capcsim: warning: {message}", "33")
-    else:
-        say(warnings.formatwarning(message, category, filename, lineno, line).rstrip())
+def _warner() -> Callable[..., None]:
+    """Shows warnings; each of ours once, as a line."""
+    told, others = set[str](), warnings.showwarning
+
+    def show(message: Warning | str, category: type[Warning], *where: Any, **more: Any) -> None:
+        if not issubclass(category, CapcsimWarning):
+            others(message, category, *where, **more)
+        elif str(message) not in told:
+            told.add(str(message))
+            say(f"capcsim: warning: {message}", "33")
+
+    return show
 
 
 def _hold_streams() -> None:

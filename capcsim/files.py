@@ -9,16 +9,21 @@ from pathlib import Path
 from capcsim.errors import HostError
 
 
+def make_folder(path: Path) -> None:
+    """A folder, and those above it, where there are none; raises HostError."""
+    try:
+        path.mkdir(parents=True, exist_ok=True)
+    except OSError as error:
+        raise HostError.at(path, error) from None
+
+
 @contextmanager
 def replacing(path: Path) -> Iterator[Path]:
     """A name in the same folder to write to; it becomes `path` when the block ends, and is gone if that fails.
 
     The folder is made if there is none. Raises HostError, which names `path`, for an OSError in the block.
     """
-    try:
-        path.parent.mkdir(parents=True, exist_ok=True)
-    except OSError as error:
-        raise HostError.at(path.parent, error) from None
+    make_folder(path.parent)
     fresh = path.with_name(f".{path.stem}.{os.getpid()}{path.suffix}")
     try:
         yield fresh
