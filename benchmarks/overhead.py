@@ -15,7 +15,7 @@ import numpy as np
 
 from capcsim import registry
 from capcsim.backend import Role, Step
-from capcsim.compare import Choice
+from capcsim.choices import Choice
 from capcsim.costs.cache import host, versions
 from capcsim.costs.profile import profile
 from capcsim.costs.transcripts import cpu_s, sent_bytes

@@ -16,8 +16,8 @@ from rich.markup import escape
 from rich.text import Text
 
 from capcsim.console import (
-    Stages,
     capabilities_row,
+    err,
     out,
     print_json,
     show_account,
@@ -26,8 +26,10 @@ from capcsim.console import (
     show_record,
 )
 from capcsim.endings import Interrupted, end_with, say
-from capcsim.errors import InputError, RecordError
-from capcsim.files import replacing
+from capcsim.errors import InputError, RecordError, closest
+from capcsim.files import make_folder, replacing
+from capcsim.progress import Stages
+from capcsim.usage import usage_message
 
 app = typer.Typer(
     name="capcsim",
@@ -40,8 +42,9 @@ app = typer.Typer(
 
 USAGE_ERROR = typer.BadParameter.__mro__[1]
 INTERRUPTED = 130
+LOADING = "loading libraries"
 
-Workers = Annotated[int, typer.Option(min=1, help="Processes that train. Results do not depend on it.")]
+Workers = Annotated[int, typer.Option(min=1, max=4096, help="Processes that train. Results do not depend on it.")]
 EngineName = Annotated[
     Literal["loky", "dask", "ray"], typer.Option("--engine", help="What runs the training processes: joblib's.")
 ]
@@ -55,7 +58,8 @@ DataFolder = Annotated[
 ]
 JsonFlag = Annotated[bool, typer.Option("--json", help="Print one JSON object and nothing else.")]
 ScenarioName = Annotated[
-    str, typer.Argument(help="A TOML file, or one that ships: digits, heart, hospitals, mnist, smoke.")
+    str,
+    typer.Argument(metavar="SCENARIO", help="A TOML file, or one that ships: digits, heart, hospitals, mnist, smoke."),
 ]
 
 
@@ -73,16 +77,10 @@ def call() -> int:
     except USAGE_ERROR as error:
         if not error.format_message():  # no command at all: typer has printed its help
             return 2
-        raise InputError(_usage(error)) from None
+        raise InputError(usage_message(error)) from None
     if code == INTERRUPTED:
         raise KeyboardInterrupt
     return code or 0
-
-
-def _usage(error: Any) -> str:
-    """What typer says of the arguments, on one line."""
-    command = error.ctx.command_path if getattr(error, "ctx", None) else "capcsim"
-    return f"{' '.join(error.format_message().split())} See: {command} --help"
 
 
 @app.command()
@@ -104,19 +102,20 @@ def run(
     as_json: JsonFlag = False,
 ) -> None:
     """Run a scenario: train, collaborate, simulate, retrain; leaves a record and a report."""
-    from capcsim.run import run_scenario
     from capcsim.scenario_files import load_scenario
 
     wanted = load_scenario(scenario, overrides or (), seed=seed, backend=backend, folder=data)
     where = folder or _new_folder(Path(scenario).stem)
     with _keeping(where, named=folder is not None):
-        with Stages(quiet=as_json) as stages:
-            stages.heading = f"run's directory: {where}"
+        with Stages(err, quiet=as_json) as stages:
+            stages.note(f"run's directory: {where}")
+            stages.stage(LOADING)
+            from capcsim.run import run_scenario
+
             record = run_scenario(
                 wanted, where, measure=measure, workers=workers, engine=engine, adopt=adopt, progress=stages
             )
-            stages.stage("drawing", 1)
-            _write_report(record)
+            _write_report(record, stages)
         show_record(record, as_json)
 
 
@@ -125,12 +124,15 @@ def report(
     folder: Annotated[Path, typer.Argument(metavar="RUN", help="A run's directory.")], as_json: JsonFlag = False
 ) -> None:
     """Draw figures, report.html and trace.json anew from a record."""
-    from capcsim.record import Record
+    with Stages(err, quiet=as_json) as stages:
+        stages.note(f"report of the run in {folder}")
+        stages.stage(LOADING)
+        from capcsim.record import Record
 
-    record = Record.load(folder)
-    if not record.complete:
-        raise RecordError(f"{folder}: the run did not end; finish it with: capcsim run SCENARIO -o {folder}")
-    _write_report(record)
+        record = Record.load(folder)
+        if not record.complete:
+            raise RecordError(f"{folder}: the run did not end; finish it with: capcsim run SCENARIO -o {folder}")
+        _write_report(record, stages)
     show_record(record, as_json)
 
 
@@ -165,14 +167,20 @@ def check(
     name: Annotated[str, typer.Argument(metavar="BACKEND", help="A backend's name.")], as_json: JsonFlag = False
 ) -> None:
     """Run the conformance kit on a backend; exits with 1 when it fails."""
-    from capcsim import conformance, registry
-
     results = []
-    for result in conformance.run_checks(registry.load(name)):
-        results.append(result)
-        if not as_json:
-            mark = Text("pass", "green") if result.passed else Text("FAIL", "red")
-            out.print(mark.append(f"  {result.name}{': ' + result.detail if result.detail else ''}", "none"))
+    with Stages(err, quiet=as_json, bars=False) as stages:
+        stages.note(f"checking the backend {name}")
+        stages.stage(LOADING)
+        from capcsim import conformance, registry
+
+        chosen = registry.load(name)
+        advance = stages.stage("checks", len(conformance.CHECKS))
+        for result in conformance.run_checks(chosen):
+            results.append(result)
+            if not as_json:
+                mark = Text("pass", "green") if result.passed else Text("FAIL", "red")
+                out.print(mark.append(f"  {result.name}{': ' + result.detail if result.detail else ''}", "none"))
+            advance(1)
     passed = all(result.passed for result in results)
     if as_json:
         rows = [{"name": r.name, "passed": r.passed, "detail": r.detail} for r in results]
@@ -198,19 +206,22 @@ def profile(
     from typing import get_args
 
     from capcsim import registry
-    from capcsim.costs.profile import profile as measure_steps
-    from capcsim.errors import InputError
-    from capcsim.learning.models import build_model, usual_input_shape
     from capcsim.scenario import NetworkKind
 
-    chosen = registry.load(backend, {} if security is None else {"security": security})
     kind = next((known for known in get_args(NetworkKind) if known == model), None)
     if kind is None:
-        raise InputError(f"--model {model}: choose one of {', '.join(get_args(NetworkKind))}")
-    built = build_model(kind, usual_input_shape(kind), 10, (100,), seed=0)
-    with Stages(quiet=as_json) as stages, closing(chosen):
-        advance = stages.stage("measuring", repeats + 1)
-        found = measure_steps(chosen, built, model, batch=batch, repeats=repeats, advance=advance)
+        kinds = get_args(NetworkKind)
+        raise InputError(f"--model {model!r}: choose one of {', '.join(kinds)}{closest(model, kinds)}")
+    with Stages(err, quiet=as_json) as stages:
+        stages.note(f"profile of {kind} on {backend}, {batch} queries at a time")
+        stages.stage(LOADING)
+        from capcsim.costs.profile import profile as measure_steps
+        from capcsim.learning.models import build_model, usual_input_shape
+
+        with closing(registry.load(backend, {} if security is None else {"security": security})) as chosen:
+            built = build_model(kind, usual_input_shape(kind), 10, (100,), seed=0)
+            advance = stages.stage("measuring", repeats + 1)
+            found = measure_steps(chosen, built, kind, batch=batch, repeats=repeats, advance=advance)
     if as_json:
         print_json(found)
     else:
@@ -228,7 +239,7 @@ def compare(
     ] = "lan,wan,far,slow",
     overrides: Overrides = None,
     seed: Seed = None,
-    repeats: Annotated[int, typer.Option(min=1, help="Timed runs of each step after the warm-up.")] = 5,
+    repeats: Annotated[int, typer.Option(min=1, max=10_000, help="Timed runs of each step after the warm-up.")] = 5,
     measure: Measure = False,
     workers: Workers = 1,
     engine: EngineName = "loky",
@@ -239,23 +250,31 @@ def compare(
     as_json: JsonFlag = False,
 ) -> None:
     """Run a scenario on several backends and networks: costs, accuracy, agreement and security side by side."""
-    from capcsim.compare import compare as compare_backends
-    from capcsim.compare import parse_choices, parse_networks
-    from capcsim.report.comparison import draw_comparison, table
+    from capcsim.choices import parse_choices, parse_networks
     from capcsim.scenario_files import load_scenario
 
     wanted = load_scenario(scenario, overrides or (), seed=seed, folder=data)
     choices, others = parse_choices(backends), parse_networks(networks)
-    with Stages(quiet=as_json) as stages:
+    if folder is not None:
+        make_folder(folder)  # before any work
+    with Stages(err, quiet=as_json) as stages:
+        stages.note(f"comparing {backends} in {scenario}")
+        stages.stage(LOADING)
+        from capcsim.compare import compare as compare_backends
+        from capcsim.report.comparison import draw_comparison, table
+
         found = compare_backends(
             wanted, choices, others, repeats=repeats, measure=measure, workers=workers, engine=engine, progress=stages
         )
+    # First what a disk that is full could lose.
+    if as_json:
+        print_json(found)
+    else:
+        out.print(table(found), highlight=False)
     where = folder or _new_folder(f"{Path(scenario).stem}-compare")
     _write_comparison(where, found, draw_comparison)
     if as_json:
-        print_json(found)
         return
-    out.print(table(found), highlight=False)
     out.print(f"Figure: {where / 'comparison.png'}", markup=False, highlight=False, soft_wrap=True)
 
 
@@ -339,9 +358,9 @@ def _new_folder(name: str) -> Path:
         folder = Path("runs") / (stem if number == 1 else f"{stem}-{number}")
         try:
             folder.mkdir(parents=True)
-        except FileExistsError:
-            continue
         except OSError as error:
+            if folder.exists():
+                continue
             raise RecordError(f"{folder}: cannot be made: {error.strerror}; name another with -o") from None
         return folder
     raise AssertionError("count does not end")
@@ -359,7 +378,7 @@ def _keeping(folder: Path, *, named: bool) -> Iterator[None]:
     except (Exception, KeyboardInterrupt) as error:
         begun = folder.joinpath("manifest.json").exists()
         if not begun and not before:
-            _remove_if_empty(folder)
+            _remove_if_empty(folder, named=named)
         keeps = f"the same command with -o {folder} keeps its labels and charges"
         if isinstance(error, KeyboardInterrupt):
             raise Interrupted(keeps if begun else "") from None
@@ -368,12 +387,14 @@ def _keeping(folder: Path, *, named: bool) -> Iterator[None]:
         raise
 
 
-def _remove_if_empty(folder: Path) -> None:
+def _remove_if_empty(folder: Path, *, named: bool) -> None:
     """Files that begin with a dot were being written when the run ended."""
     with suppress(OSError):
         for path in folder.glob(".*"):
             path.unlink()
         folder.rmdir()
+        if not named:
+            folder.parent.rmdir()
 
 
 def _write_comparison(folder: Path, found: dict[str, Any], draw: Callable[[dict[str, Any], Path], None]) -> None:
@@ -382,10 +403,13 @@ def _write_comparison(folder: Path, found: dict[str, Any], draw: Callable[[dict[
     draw(found, folder / "comparison.png")
 
 
-def _write_report(record: Any) -> None:
-    from capcsim.report.figures import draw_figures
+def _write_report(record: Any, stages: Stages) -> None:
+    stages.stage(LOADING)
+    from capcsim.report.figures import FIGURES, draw_figures
     from capcsim.report.page import write_page
     from capcsim.report.trace import write_trace
 
-    write_page(record, draw_figures(record))
+    paths = draw_figures(record, stages.stage("drawing figures", len(FIGURES)))
+    stages.stage("writing report.html and trace.json")
+    write_page(record, paths)
     write_trace(record)

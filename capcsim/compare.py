@@ -4,16 +4,17 @@ Each backend is measured once; its transcripts are replayed on every network. Th
 only where a backend differs: what comes out is not for publication, and no budget of a real run is touched.
 """
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from contextlib import ExitStack, closing
 from dataclasses import dataclass
 from pathlib import Path
 from statistics import median
 from tempfile import TemporaryDirectory
-from typing import Any, Self
+from typing import Any
 
 import numpy as np
 
+from capcsim.choices import Choice
 from capcsim.costs.cache import host, versions
 from capcsim.costs.profile import profile
 from capcsim.errors import ScenarioError
@@ -22,69 +23,11 @@ from capcsim.learning.metrics import average
 from capcsim.learning.parallel import Engine
 from capcsim.results import Outcome
 from capcsim.run import Job, Progress, Silent
-from capcsim.scenario import Access, Network, Scenario
+from capcsim.scenario import Network, Scenario
 from capcsim.scenario_files import parse_scenario
 from capcsim.simulation.world import Simulated
 
 SCENARIO_NETWORK = "scenario"
-MBPS = 1e6
-
-
-def _network(latency_s: float, party_bps: float, guardian_bps: float) -> Network:
-    party, guardian = (Access(up_bps=bps, down_bps=bps) for bps in (party_bps, guardian_bps))
-    return Network(latency_s=latency_s, party=party, guardian=guardian)
-
-
-NETWORKS: dict[str, Network] = {
-    "lan": _network(0.0005, 1000 * MBPS, 10_000 * MBPS),
-    "wan": _network(0.02, 200 * MBPS, 1000 * MBPS),
-    "far": _network(0.1, 1000 * MBPS, 10_000 * MBPS),
-    "slow": _network(0.05, 20 * MBPS, 200 * MBPS),
-}
-"""One-way latency, a party's access link, the guardian's: a data centre, offices over the internet, data centres on two
-continents, poor lines."""
-
-
-@dataclass(frozen=True, slots=True)
-class Choice:
-    """A backend and the options that it is made with."""
-
-    backend: str
-    options: dict[str, bool | int | float | str]
-
-    @classmethod
-    def parse(cls, text: str) -> Self:
-        """From "name" or "name:option=value:option=value"; raises ScenarioError."""
-        name, *settings = text.strip().split(":")
-        options: dict[str, bool | int | float | str] = {}
-        for setting in settings:
-            key, separator, value = setting.partition("=")
-            if not (key and separator and value):
-                allowed = "names with options as in crypten:provider=third-party, with commas between"
-                raise ScenarioError("--backends", text, allowed)
-            options[key] = _value(value)
-        return cls(name, options)
-
-    def __str__(self) -> str:
-        return ":".join([self.backend, *(f"{key}={value}" for key, value in self.options.items())])
-
-
-def parse_choices(text: str) -> list[Choice]:
-    """From "plaintext,crypten:provider=third-party"; raises ScenarioError."""
-    choices = [Choice.parse(part) for part in text.split(",")]
-    names = [str(choice) for choice in choices]
-    if len(set(names)) < len(names):
-        raise ScenarioError("--backends", text, "each of them once")
-    return choices
-
-
-def parse_networks(text: str) -> dict[str, Network]:
-    """From "lan,wan"; raises ScenarioError."""
-    names = [name.strip() for name in text.split(",") if name.strip()]
-    for name in names:
-        if name not in NETWORKS:
-            raise ScenarioError("--networks", name, f"some of {', '.join(NETWORKS)}, with commas between")
-    return {name: NETWORKS[name] for name in names}
 
 
 def compare(
@@ -105,7 +48,7 @@ def compare(
     progress = progress or Silent()
     everywhere = {SCENARIO_NETWORK: scenario.network, **networks}
     with ExitStack() as stack:
-        jobs = [Job(_with_backend(scenario, choice), workers, engine, progress) for choice in choices]
+        jobs = [Job(_with_backend(scenario, choice), workers, engine, _Of(str(choice), progress)) for choice in choices]
         for job in jobs:
             stack.enter_context(closing(job.backend))
         rows = []
@@ -114,7 +57,11 @@ def compare(
             rows.append(_row(job, choice, everywhere, repeats=repeats, measure=measure, progress=progress))
             job.backend.close()
     return {
-        "scenario": scenario.title,
+        "scenario": scenario.title_as_run,
+        "parties": scenario.parties.count,
+        "voters": scenario.voters,
+        "queriers": scenario.parties.queriers,
+        "labels_wanted": scenario.parties.queriers * scenario.queries.per_querier,
         "data": jobs[0].dataset.name,
         "data_note": jobs[0].dataset.note,
         "seed": scenario.seed,
@@ -126,6 +73,22 @@ def compare(
         "host": host(),
         "versions": versions(),
     }
+
+
+@dataclass(frozen=True)
+class _Of:
+    """Progress with a backend's name before each stage."""
+
+    name: str
+    progress: Progress
+
+    def stage(self, title: str, total: int) -> Callable[[int], None]:
+        """As of the whole comparison."""
+        return self.progress.stage(f"{self.name}: {title}", total)
+
+    def note(self, text: str) -> None:
+        """As of the whole comparison."""
+        self.progress.note(f"{self.name}: {text}")
 
 
 def _with_backend(scenario: Scenario, choice: Choice) -> Scenario:
@@ -142,7 +105,7 @@ def _row(
     job.plan_queries(0)
     profiled = _profile(job, choice, repeats, progress)
     job.execute(fresh=measure)
-    times, outcome = _simulate(job, networks)
+    times, outcome = _simulate(job, choice, networks, progress)
     measured = outcome.measured
     found, agreement = job.backend.capabilities, measured.agreement + measured.earlier
     return {
@@ -174,7 +137,7 @@ def _profile(job: Job, choice: Choice, repeats: int, progress: Progress) -> dict
         allowed = "enough for one label; raise it, or the noise"
         raise ScenarioError("privacy.epsilon", job.scenario.privacy.epsilon, allowed)
     kinds = job.scenario.models.kinds
-    advance = progress.stage(f"timing {choice}", repeats + 1)
+    advance = progress.stage(f"{choice}: timing", repeats + 1)
     batch = min(job.scenario.queries.batch, len(inputs))
     return profile(
         job.backend,
@@ -187,7 +150,9 @@ def _profile(job: Job, choice: Choice, repeats: int, progress: Progress) -> dict
     )
 
 
-def _simulate(job: Job, networks: Mapping[str, Network]) -> tuple[dict[str, dict[str, Any]], Outcome]:
+def _simulate(
+    job: Job, choice: Choice, networks: Mapping[str, Network], progress: Progress
+) -> tuple[dict[str, dict[str, Any]], Outcome]:
     """The world on each network, with a ledger of its own; what came out on the first.
 
     Where a deadline makes labels depend on the network, later rounds do too.
@@ -202,7 +167,7 @@ def _simulate(job: Job, networks: Mapping[str, Network]) -> tuple[dict[str, dict
         with TemporaryDirectory(prefix="capcsim-") as folder, ExitStack() as stack:
             ledger = stack.enter_context(closing(job.open_ledger(Path(folder) / "ledger.jsonl")))
             releases = stack.enter_context(Journal(Path(folder) / "releases.jsonl"))
-            there = job.fork(network)
+            there = job.fork(network, _Of(f"{choice} on {name}", progress))
             simulated = there.simulate(there.measured, ledger, releases)
             for round_ in range(1, job.scenario.queries.rounds):
                 there.plan_queries(round_)
@@ -245,15 +210,3 @@ def _fastest(rows: Sequence[Mapping[str, Any]], network: str) -> str | None:
     latency_s = {row["name"]: row["networks"][network]["latency_median_s"] for row in rows if row["security"] != "none"}
     there = {name: value for name, value in latency_s.items() if value is not None}
     return min(there, key=there.__getitem__) if there else None
-
-
-def _value(text: str) -> bool | int | float | str:
-    """As in TOML, a bare word being a string."""
-    if text in ("true", "false"):
-        return text == "true"
-    for kind in (int, float):
-        try:
-            return kind(text)
-        except ValueError:
-            continue
-    return text

@@ -1,47 +1,13 @@
-"""What the commands print: stages of work on the error stream, tables and JSON on the output."""
+"""What the commands print on the output: tables and JSON."""
 
 import json
 import sys
-from collections.abc import Callable
 from typing import Any
 
 from rich.console import Console
 from rich.markup import escape
 
 out, err = Console(), Console(stderr=True)
-
-
-class Stages:
-    """Progress: bars on a terminal, a line for each stage elsewhere, nothing when quiet."""
-
-    def __init__(self, *, quiet: bool) -> None:
-        from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, TimeElapsedColumn
-
-        self._quiet, self.heading = quiet, ""
-        columns = (TextColumn("{task.description:<24}"), BarColumn(), MofNCompleteColumn(), TimeElapsedColumn())
-        self._bars = Progress(*columns, console=err, disable=quiet or not err.is_terminal)
-
-    def __enter__(self) -> "Stages":
-        self._bars.start()
-        return self
-
-    def __exit__(self, *_: object) -> None:
-        self._bars.stop()
-
-    def note(self, text: str) -> None:
-        """Say something besides the stages."""
-        if not self._quiet:
-            err.print(text, markup=False, highlight=False, soft_wrap=True)
-
-    def stage(self, title: str, total: int) -> Callable[[float], None]:
-        """Begin a stage; the heading comes before the first."""
-        if self.heading:
-            self.note(self.heading)
-            self.heading = ""
-        if not self._quiet and not err.is_terminal:
-            err.print(f"{title} ({total})" if total > 1 else title, highlight=False)
-        task = self._bars.add_task(title, total=total)
-        return lambda done: self._bars.advance(task, done)
 
 
 def show_record(record: Any, as_json: bool) -> None:

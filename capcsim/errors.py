@@ -28,6 +28,12 @@ from difflib import get_close_matches
 from typing import Self
 
 
+def closest(word: str, known: Iterable[str]) -> str:
+    """The end of a sentence, which asks whether what is nearest was meant; nothing where nothing is near."""
+    near = get_close_matches(word, list(known), n=1)
+    return f"; did you mean {near[0]}?" if near else ""
+
+
 class CapcsimError(Exception):
     """The root: something that the user can mend."""
 
@@ -35,8 +41,9 @@ class CapcsimError(Exception):
 class ScenarioError(CapcsimError):
     """A scenario, an override or the data that it names cannot be used.
 
-    `key` is the dotted path (`privacy.sigma`), a command's option (`--set`) or argument (`SCENARIO`), `value` what was found there (None: nothing),
-    `allowed` what may stand there. `others` are what else is wrong: all of it is told on the one line.
+    `key` is the dotted path (`privacy.sigma`), a command's option (`--set`) or argument (`SCENARIO`), `value` what was
+    found there (None: nothing), `allowed` what may stand there. `others` are what else is wrong: all of it is told on
+    the one line.
     """
 
     def __init__(
@@ -92,9 +99,8 @@ class BackendNotFound(CapcsimError):
     def __init__(self, name: str, available: Iterable[str]) -> None:
         self.name = name
         there = sorted(available)
-        close = get_close_matches(name, there, n=1)
-        hint = f"; did you mean {close[0]}?" if close else ""
-        super().__init__(f"no backend is called {name!r}; installed: {', '.join(there) or 'none'}{hint}")
+        installed = ", ".join(there) or "none"
+        super().__init__(f"no backend is called {name!r}; installed: {installed}{closest(name, there)}")
 
 
 class BackendUnavailable(CapcsimError):

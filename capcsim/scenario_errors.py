@@ -10,7 +10,7 @@ from typing import Any
 
 from pydantic import BaseModel, ValidationError
 
-from capcsim.errors import ScenarioError
+from capcsim.errors import ScenarioError, closest
 
 Node = Mapping[str, Any]
 """A part of a JSON schema."""
@@ -90,8 +90,7 @@ class Schema:
             return ""
         if node.get("type") == "array":
             return f"; did you mean [{value!r}]?"
-        close = get_close_matches(value, node.get("enum", ()), n=1)
-        return f"; did you mean {close[0]}?" if close else ""
+        return closest(value, node.get("enum", ()))
 
     def _items(self, node: Node) -> str:
         item = self._plain(node["items"])

@@ -4,7 +4,6 @@ Every mistake becomes one ScenarioError that gives the key's path, the value fou
 """
 
 import copy
-import difflib
 import json
 import re
 import tomllib
@@ -15,7 +14,7 @@ from typing import Any
 
 from pydantic import ValidationError
 
-from capcsim.errors import ScenarioError
+from capcsim.errors import ScenarioError, closest
 from capcsim.scenario import Scenario
 from capcsim.scenario_errors import explain
 
@@ -76,11 +75,8 @@ def find_scenario(name: str) -> Path:
     try:
         path.stat()
     except (FileNotFoundError, ValueError):
-        close = difflib.get_close_matches(name, shipped, n=1)
-        hint = f"; did you mean {close[0]}?" if close else ""
-        raise ScenarioError(
-            "SCENARIO", name, f"no such file; give a TOML file, or one of {', '.join(shipped)}{hint}"
-        ) from None
+        allowed = f"no such file; give a TOML file, or one of {', '.join(shipped)}{closest(name, shipped)}"
+        raise ScenarioError("SCENARIO", name, allowed) from None
     except OSError as error:
         raise ScenarioError("SCENARIO", name, f"a readable file ({error.strerror})") from None
     return path

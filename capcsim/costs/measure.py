@@ -40,6 +40,8 @@ from capcsim.protocol import (
 )
 from capcsim.seeds import Seeds
 
+WARM_UPS = 1
+"""Runs before the samples of a stratum, which are not kept."""
 PAIR_STEPS = (Step.SETUP, Step.INFER, Step.ARGMAX, Step.AGGREGATE)
 GUARDIAN_STEPS = (Step.SETUP, Step.AGGREGATE, Step.RELEASE)
 
@@ -79,12 +81,19 @@ class Bench:
         self._compared: set[tuple[int, int, int]] = set()
         self.result = measured or Measurements()
 
+    def sample_runs(self, pairs: Sequence[Pair]) -> int:
+        """How many runs `sample` takes at most, warm-ups included."""
+        return len(list(_strata(pairs))) * (self._samples + WARM_UPS)
+
+    def guardian_runs(self, pairs: Sequence[Pair]) -> int:
+        """How many runs `guardian` takes at most, warm-ups included."""
+        return len({len(pair.queries) for pair in pairs}) * (self._samples + WARM_UPS)
+
     def sample(self, pairs: Sequence[Pair], advance: Callable[[int], None]) -> None:
-        """Measure a random sample of every stratum of `pairs`, or take it from the cache."""
+        """Measure a random sample of every stratum of `pairs`, or take it from the cache; `advance` counts runs."""
         for number, (name, size, members) in enumerate(_strata(pairs)):
             strata = [Stratum(step, name, size) for step in PAIR_STEPS]
-            self._measure(strata, self._choose(members, number), self._run)
-            advance(1)
+            self._measure(strata, self._choose(members, number), self._run, advance)
 
     def execute(self, pairs: Sequence[Pair], advance: Callable[[int], None]) -> None:
         """Run every pair for real: its own transcripts, and its own votes in place of the reference's."""
@@ -105,14 +114,18 @@ class Bench:
             _, voters, _, classes = self._votes[first.querier].shape
             name = guardian_group(classes, voters, self._mechanism)
             strata = [Stratum(step, name, size) for step in GUARDIAN_STEPS]
-            self._measure(strata, [first] * self._samples, self._run_guardian)
-            advance(1)
+            self._measure(strata, [first] * self._samples, self._run_guardian, advance)
 
     def _measure(
-        self, strata: Sequence[Stratum], chosen: Sequence[Pair], run: Callable[[Pair], tuple[Transcript, ...]]
+        self,
+        strata: Sequence[Stratum],
+        chosen: Sequence[Pair],
+        run: Callable[[Pair], tuple[Transcript, ...]],
+        advance: Callable[[int], None],
     ) -> None:
         """Run the chosen pairs after a warm-up and keep a sample of each stratum, or use those of an earlier run."""
         if all(stratum in self.result.samples for stratum in strata):
+            advance(WARM_UPS + self._samples)
             return
         name = f"{strata[0].group} | batch {strata[0].size}"
         stored = self._cache.load(name)
@@ -120,10 +133,15 @@ class Bench:
             columns = [tuple(map(from_json, column)) for column in stored["samples"]]
             self.result.earlier += Agreement(**stored["agreement"])
             self.result.reused_strata += len(strata)
+            advance(WARM_UPS + self._samples)
         else:
             before = replace(self.result.agreement)
             with threadpool_limits(1):
-                runs = [run(pair) for pair in (chosen[0], *chosen)][1:]
+                runs = []
+                for pair in (*WARM_UPS * [chosen[0]], *chosen):
+                    runs.append(run(pair))
+                    advance(1)
+            runs = runs[WARM_UPS:]
             columns = [tuple(column) for column in zip(*runs, strict=True)]
             now = self.result.agreement
             new = (now.pairs - before.pairs, now.votes - before.votes, now.disagreements - before.disagreements)

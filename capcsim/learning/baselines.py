@@ -40,6 +40,11 @@ class Baseline:
 RunAll: TypeAlias = Callable[[list[tuple[Classifier, TrainingTask, Models]]], Iterator[dict[str, torch.Tensor]]]
 
 
+def baseline_steps(models: Models) -> int:
+    """How many steps `compare` has: rounds of averaging, and the pooling."""
+    return ("pooling" in models.baselines) + models.fedavg_rounds * ("fedavg" in models.baselines)
+
+
 def compare(
     ensemble: Ensemble,
     models: Models,
@@ -49,11 +54,12 @@ def compare(
     workers: int = 1,
     engine: Engine = "loky",
 ) -> dict[str, Baseline]:
-    """The baselines that a scenario asks for, on the parties' own data; `advance` counts rounds of averaging."""
+    """The baselines that a scenario asks for, on the parties' own data; `advance` counts `baseline_steps`."""
     tasks = [ensemble.task(party) for party in range(ensemble.owners[-1] + 1)]
     found = {}
     if "pooling" in models.baselines:
         found["pooling"] = _pooling(ensemble, tasks, models)
+        advance(1)
     if "fedavg" in models.baselines:
         run = partial(run_all, _trained_here, workers=workers, engine=engine)
         found["fedavg"] = _fedavg(ensemble, tasks, models, seeds, advance, run)
@@ -80,6 +86,7 @@ def _fedavg(
     run: RunAll,
 ) -> Baseline:
     if len(set(models.kinds)) > 1 or not is_network(models.kinds[0]):
+        advance(models.fedavg_rounds)
         return Baseline(
             (), None, "not possible: it averages weights, so that all parties need one kind of network (not trees)"
         )
@@ -89,6 +96,8 @@ def _fedavg(
     if common is None:
         common = federated_averaging(tasks, models, seeds, advance, run)
         kept.store(everything, models, how, common)
+    else:
+        advance(models.fedavg_rounds)
     qualities = tuple(ensemble.judge(querier, common) for querier in ensemble.queriers)
     note = f"{models.fedavg_rounds} rounds without differential privacy; every party ends with the same network"
     size = sum(value.numel() * 4 for value in common.state_dict().values())

@@ -33,17 +33,19 @@ MOST_BARS = 16
 ASKING = "party 0"
 
 
-def draw_figures(record: Record) -> list[Path]:
-    """Draw every figure into the record's folder; returns their paths. Raises HostError."""
+def draw_figures(record: Record, advance: Callable[[int], None] = lambda _: None) -> list[Path]:
+    """Draw every figure into the record's folder; returns their paths. Raises HostError.
+
+    `advance` is called with 1 for each of FIGURES.
+    """
     folder = record.folder / "figures"
     paths = []
     with mpl.rc_context(STYLE):
         for name, draw in FIGURES.items():
-            if name == "timeline" and not record.read_table("queries").num_rows:
-                continue
-            figure = draw(record)
-            paths.append(folder / f"{name}.png")
-            save(figure, paths[-1])
+            if name != "timeline" or record.read_table("queries").num_rows:
+                paths.append(folder / f"{name}.png")
+                save(draw(record), paths[-1])
+            advance(1)
     return paths
 
 

@@ -74,7 +74,8 @@ def _width(console: Console, column: Column, *, wrapped: bool) -> int:
 
 
 def _shared(room: int, narrowest: Sequence[int], widest: Sequence[int]) -> list[int]:
-    """Widths of columns: all that they want, or what there is beyond the narrowest in proportion to what they want."""
-    wanted = [most - least for least, most in zip(narrowest, widest, strict=True)]
-    spare = min(room - sum(narrowest), sum(wanted))
-    return [least + spare * more // (sum(wanted) or 1) for least, more in zip(narrowest, wanted, strict=True)]
+    """Widths of columns: what they want, but the widest ones are cut down to one width where there is less room."""
+    bounds = list(zip(narrowest, widest, strict=True))
+    caps = range(max(widest), 0, -1)
+    fitting = ([max(least, min(cap, most)) for least, most in bounds] for cap in caps)
+    return next(widths for widths in fitting if sum(widths) <= room)
