@@ -3,6 +3,7 @@
 from collections.abc import Callable, Iterator
 from itertools import pairwise
 from pathlib import Path
+from textwrap import fill
 from typing import Any, TypeAlias
 
 import matplotlib as mpl
@@ -15,19 +16,22 @@ from rich.text import Text
 
 from capcsim.report.figures import STYLE, save
 from capcsim.report.layout import new_table
-from capcsim.report.tables import fraction, seconds, size
+from capcsim.report.tables import as_run, fraction, seconds, size
 
 Row = dict[str, Any]
 Lines: TypeAlias = Iterator[tuple[str, list[str]]]
 """Rows of the table: a name, and a cell for each backend."""
-COLOURS = ("#1f5fa8", "#d1495b", "#2a9d8f", "#e9a03b", "#7b4ea3", "#5c4033")
+# None is red, which would look like a warning.
+COLOURS = ("#1f5fa8", "#2a9d8f", "#e9a03b", "#7b4ea3", "#5c4033", "#0b2545")
+MARKERS = ("o", "s", "D", "^", "v", "P")
 UNPROTECTED = "#9aa5b1"
+TITLE_WIDTH = 90
 STEPS = ("infer", "argmax", "release")
 
 
 def table(found: Row) -> RenderableType:
     """A column for each backend: security, costs of one pair and one release, the whole run, what came out of it."""
-    shown = new_table(escape(f"{found['scenario']}, batch {found['batch']}"))
+    shown = new_table(escape(f"{found['scenario']}, batch {found['batch']}\n{as_run(found)}"))
     shown.add_column("", no_wrap=True)
     for row in found["backends"]:
         shown.add_column(escape(row["name"]), justify="right", no_wrap=False)
@@ -41,44 +45,58 @@ def table(found: Row) -> RenderableType:
 
 
 def draw_comparison(found: Row, path: Path) -> None:
-    """A label's median latency, a group of bars for each network, as a PNG file."""
+    """Write the figure; raises HostError."""
+    save(comparison(found), path)
+
+
+def comparison(found: Row) -> Figure:
+    """A label's median latency on each network, a mark for each backend."""
     networks, rows = _by_delay(found), found["backends"]
     with mpl.rc_context(STYLE):
-        figure = Figure(figsize=(9.5, 1.9 + len(networks) * (0.35 + 0.26 * len(rows))), layout="constrained")
+        figure = Figure(figsize=(9.5, 2.2 + len(networks) * (0.3 + 0.24 * len(rows))), layout="constrained")
         axes = figure.subplots()
         for number, row in enumerate(rows):
-            _bars(axes, found, networks, number, row)
+            _marks(axes, found, networks, number, row)
         _changes(axes, [found["fastest_protected"][name] for name in networks])
         axes.set_xscale("log")
         for set_formatter in (axes.xaxis.set_major_formatter, axes.xaxis.set_minor_formatter):
             set_formatter(FuncFormatter(_tick))
         axes.set_yticks(range(len(networks)), [f"{name}\n{_line(found, name)}" for name in networks])
-        axes.set_ylim(len(networks) - 0.4, -0.6)
+        axes.set_ylim(len(networks) - 0.45, -0.55)
         low, high = axes.get_xlim()
         axes.set_xlim(low, high * 2)
-        axes.set_xlabel("median time from query to label, simulated   (★ the fastest that protects anybody)")
-        axes.set_title(f"{found['scenario']}, {found['batch']} queries at a time")
+        bold = "   (bold: the fastest of those that protect anybody)" if _contested(found) else ""
+        axes.set_xlabel(f"median time from query to label, simulated, logarithmic{bold}")
+        title = fill(f"{found['scenario']}, {found['batch']} queries at a time", TITLE_WIDTH)
+        axes.set_title(f"{title}\n{as_run(found)}", fontsize=11)
         axes.grid(axis="x", alpha=0.3)
+        for between in range(1, len(networks)):
+            axes.axhline(between - 0.5, color=UNPROTECTED, linewidth=0.5, alpha=0.5)
         figure.legend(loc="outside lower center", ncols=2)
-        save(figure, path)
+        return figure
 
 
-def _bars(axes: Axes, found: Row, networks: list[str], number: int, row: Row) -> None:
-    """One backend's bar in each group; grey and hatched if it protects nobody."""
+def _marks(axes: Axes, found: Row, networks: list[str], number: int, row: Row) -> None:
+    """One backend's mark on each network; grey and hollow if it protects nobody."""
     height = 0.8 / len(found["backends"])
     unprotected = row["security"] == "none"
     colour = UNPROTECTED if unprotected else COLOURS[number % len(COLOURS)]
-    latencies_s = [row["networks"][name]["latency_median_s"] for name in networks]
-    places = [i - 0.4 + (number + 0.5) * height for i in range(len(networks))]
-    label = f"{row['name']} (security: {row['security']})"
-    widths = [latency_s or 0.0 for latency_s in latencies_s]
-    axes.barh(places, widths, 0.9 * height, color=colour, label=label, hatch="//" if unprotected else None,
-              edgecolor="white")  # fmt: skip
-    for place, name, latency_s in zip(places, networks, latencies_s, strict=True):
-        if latency_s is not None:
-            star = " ★" if found["fastest_protected"][name] == row["name"] else ""
-            axes.annotate(seconds(latency_s) + star, (latency_s, place), xytext=(4, 0), textcoords="offset points",
-                          va="center", fontsize=9, fontweight="bold" if star else "normal")  # fmt: skip
+    shown = [(i, row["networks"][name]["latency_median_s"]) for i, name in enumerate(networks)]
+    places = [i - 0.4 + (number + 0.5) * height for i, latency_s in shown if latency_s is not None]
+    latencies_s = [latency_s for _, latency_s in shown if latency_s is not None]
+    names = [networks[i] for i, latency_s in shown if latency_s is not None]
+    axes.scatter(latencies_s, places, s=64, marker=MARKERS[number % len(MARKERS)], edgecolors=colour, linewidths=1.6,
+                 facecolors="none" if unprotected else colour, zorder=3,
+                 label=f"{row['name']} (security: {row['security']})")  # fmt: skip
+    for place, name, latency_s in zip(places, names, latencies_s, strict=True):
+        fastest = _contested(found) and found["fastest_protected"][name] == row["name"]
+        axes.annotate(seconds(latency_s), (latency_s, place), xytext=(8, 0), textcoords="offset points",
+                      va="center", fontsize=9, fontweight="bold" if fastest else "normal")  # fmt: skip
+
+
+def _contested(found: Row) -> bool:
+    """Whether there is a fastest at all: several that protect anybody."""
+    return sum(row["security"] != "none" for row in found["backends"]) > 1
 
 
 def _changes(axes: Axes, fastest: list[str | None]) -> None:
@@ -134,18 +152,20 @@ def _agreement(found: Row) -> Lines:
 
 
 def _latencies(found: Row) -> Lines:
-    """Medians in the simulated run; a star marks the fastest that protects anybody."""
+    """Medians in the simulated run; a star marks the fastest of those that protect anybody."""
     for name in _by_delay(found):
         cells = []
         for row in found["backends"]:
             latency_s = row["networks"][name]["latency_median_s"]
-            mark = " *" if found["fastest_protected"][name] == row["name"] else ""
+            mark = " *" if _contested(found) and found["fastest_protected"][name] == row["name"] else ""
             cells.append("-" if latency_s is None else seconds(latency_s) + mark)
         yield f"{name}, {_line(found, name)}", cells
 
 
 def _results(found: Row) -> Lines:
     rows = found["backends"]
+    wanted, bought = found["labels_wanted"], [row["networks"]["scenario"]["labels"] for row in rows]
+    yield "labels bought", [f"{number} of {wanted}" if number < wanted else str(number) for number in bought]
     yield "sent in all", [size(row["networks"]["scenario"]["bytes"]) for row in rows]
     for name, key in (("label accuracy", "label_accuracy"), ("epsilon", "epsilon")):
         yield name, [fraction(row[key]) for row in rows]
@@ -164,9 +184,8 @@ SECTIONS: dict[str, Callable[[Row], Lines]] = {
 
 def _notes(found: Row) -> list[str]:
     """What a reader must know to believe the tables."""
-    lines = [
-        "* the fastest of those that protect anybody. Compare times of one security only: they buy different things."
-    ]
+    star = "* the fastest of those that protect anybody. " if _contested(found) else ""
+    lines = [f"{star}Compare times of one security only: they buy different things."]
     lines += [f"{row['name']} leaks: {_leaks(row)}." for row in found["backends"]]
     for row in found["backends"]:
         if row["agreement"]["upper_bound_95"] is not None and not row["exact"]:

@@ -20,7 +20,7 @@ STYLE: Any = {
     "font.size": 10,
     "legend.frameon": False,
 }
-MUTED, STRONG, ACCENT = "#9aa5b1", "#1f5fa8", "#d1495b"
+MUTED, STRONG, ACCENT, OTHER = "#9aa5b1", "#1f5fa8", "#d1495b", "#7b4ea3"
 STEP_COLOURS = {
     "setup": "#7a7a7a",
     "infer": "#1f5fa8",
@@ -91,10 +91,11 @@ def classes(record: Record) -> Figure:
         (-0.2, 0.2), (("before", MUTED), ("after", STRONG)), means.values(), strict=True
     ):
         above.bar(places + shift, values, 0.4, color=colour, label=label)
-    below.bar(places, asked, 0.4, color=ACCENT)
+    below.bar(places, asked, 0.4, color=OTHER)
     above.set_ylabel("accuracy")
     above.set_title("Accuracy and queries by true class, mean over the querying parties")
-    below.set_ylabel("queries")
+    above.set_ylim(0, 1)
+    below.set_ylabel("queries\n(own scale)")
     below.set_xlabel("class")
     if len(places) <= MOST_BARS:
         below.set_xticks(places)
@@ -169,13 +170,12 @@ def utilisation(record: Record) -> Figure:
     """The busiest cores and links over the whole run."""
     found = record.manifest["utilisation"]
     figure = Figure(figsize=(10, 4.6), layout="constrained")
-    for axes, title, uses in zip(
-        figure.subplots(1, 2), ("cores", "links"), (found["cores"], found["links"]), strict=True
-    ):
+    panels = figure.subplots(1, 2, sharex=True)
+    for axes, title, uses in zip(panels, ("cores", "links"), (found["cores"], found["links"]), strict=True):
         top = sorted(uses.items(), key=lambda item: -item[1])[:MOST_BARS]
         axes.barh([name for name, _ in top], [100 * use for _, use in top], color=STRONG)
         axes.invert_yaxis()
-        axes.set_xlabel("% of the simulated time")
+        axes.set_xlabel("% of the simulated time, on one scale")
         axes.set_title(f"The {len(top)} busiest of {len(uses)} {title}")
         axes.grid(axis="x", alpha=0.3)
     return figure

@@ -32,7 +32,8 @@ def summary(record: Record) -> RenderableType:
 
 def as_run(found: Row) -> str:
     """What ran, whatever the title says."""
-    asking, models = len(found["queriers"]), found["voters"]
+    queriers, models = found["queriers"], found["voters"]
+    asking = queriers if isinstance(queriers, int) else len(queriers)
     parties = f"{found['parties']} parties"
     if models != found["parties"]:
         parties += f" with {models} models"

@@ -11,7 +11,7 @@ from rich.console import Console
 
 from capcsim.caveats import caveats
 from capcsim.record import Record
-from capcsim.report.figures import FIGURES, draw_figures
+from capcsim.report.figures import FIGURES, classes, draw_figures, utilisation
 from capcsim.report.layout import new_table
 from capcsim.report.page import write_page
 from capcsim.report.tables import fraction, notes, seconds, size, summary
@@ -201,3 +201,11 @@ def test_clamped_values_are_told_where_there_are_many(record: Record) -> None:
     assert not any("outside the integers' range" in line for line in caveats(summary))
     summary["execution"]["saturation"] = 0.034
     assert any("3.4 % of inputs and activations lay outside" in line for line in caveats(summary))
+
+
+def test_panels_of_one_figure_share_their_scale_or_say_that_they_do_not(record: Record) -> None:
+    cores, links = utilisation(record).axes
+    assert cores.get_xlim() == links.get_xlim()
+    above, below = classes(record).axes
+    assert above.get_ylim() == (0, 1)
+    assert "own scale" in below.get_ylabel()
