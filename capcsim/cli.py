@@ -213,7 +213,7 @@ def profile(
         kinds = get_args(NetworkKind)
         raise InputError(f"--model {model!r}: choose one of {', '.join(kinds)}{closest(model, kinds)}")
     with Stages(err, quiet=as_json) as stages:
-        stages.note(f"profile of {kind} on {backend}, {batch} queries at a time")
+        stages.note(f"profile of {kind} on {backend}, queries at a time: {batch}")
         stages.stage(LOADING)
         from capcsim.costs.profile import profile as measure_steps
         from capcsim.learning.models import build_model, usual_input_shape
