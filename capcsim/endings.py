@@ -35,6 +35,9 @@ def end_with(command: Callable[[], int]) -> NoReturn:
         warnings.simplefilter("always", CapcsimWarning)
         warnings.showwarning = _warner()
         code = _run(command)
+    # CPython kills itself by SIGINT at its end if a Ctrl-C once left code that was given to exec(), as dataclasses and
+    # numba do, though it was caught later; the next exec() makes it forget that.
+    exec("")  # noqa: S102
     # Whoever interrupts what is left, threads and processes that end, gets no traceback for it.
     atexit.register(signal.signal, signal.SIGINT, signal.SIG_DFL)
     sys.exit(code)

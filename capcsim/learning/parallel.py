@@ -1,8 +1,10 @@
 """Many independent jobs on several processes, here or on several machines: joblib's engines."""
 
 import re
+import signal
 from collections.abc import Callable, Iterable, Iterator
-from contextlib import ExitStack
+from contextlib import ExitStack, contextmanager, nullcontext
+from multiprocessing import resource_tracker
 from typing import Any, Literal, TypeAlias
 
 from joblib import Parallel, delayed, parallel_config
@@ -32,7 +34,9 @@ def run_all(
         # Ray's backend hands results over all at once.
         return_as = "list" if engine == "ray" else "generator"
         try:
-            yield from Parallel(n_jobs=workers, return_as=return_as)(delayed(function)(*job) for job in jobs)
+            with _deaf_processes() if workers > 1 else nullcontext():
+                results = Parallel(n_jobs=workers, return_as=return_as)(delayed(function)(*job) for job in jobs)
+            yield from results
         except TerminatedWorkerError as error:
             # Of joblib's five sentences, the exit codes.
             codes = re.search(r"\{(.*?)\}", str(error))
@@ -40,6 +44,20 @@ def run_all(
             raise WorkerFailed(
                 f"a process that trained models ended early{how}; if memory is short, take fewer --workers"
             ) from None
+
+
+@contextmanager
+def _deaf_processes() -> Iterator[None]:
+    """Processes that start now do not hear Ctrl-C, which a terminal sends them too: this one decides, and ends them.
+
+    It hears one that comes meanwhile afterwards.
+    """
+    resource_tracker.ensure_running()  # starting it later would let the signal through again
+    before = signal.pthread_sigmask(signal.SIG_BLOCK, {signal.SIGINT})
+    try:
+        yield
+    finally:
+        signal.pthread_sigmask(signal.SIG_SETMASK, before)
 
 
 def _cluster(engine: Engine, workers: int) -> Any:
