@@ -57,7 +57,8 @@ def without_index(path: Path, columns: Columns, indices: Collection[str], kept: 
     index = sorted(known | (nameless - empty))
     notes = []
     if index:
-        called = listed(names[i] for i in index if names[i].strip()) or "a first column without a name"
+        named = [names[i] for i in index if names[i].strip()]
+        called = listed(named) if named else "a first column without a name"
         notes.append(f"The index of {path.name} ({called}) is no feature.")
     if empty:
         notes.append(f"{path.name} has {len(empty)} columns without a name and without a value, which are left out.")

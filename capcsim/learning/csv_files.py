@@ -39,18 +39,19 @@ MISSING = (
     *("#N/A N/A", "1.#IND", "-1.#IND", "1.#QNAN", "-1.#QNAN"),
 )
 """What stands for a missing number; those of pandas, and UCI's question mark."""
-POINT = r"^\s*[+-]?[0-9]*\.[0-9]"
-COMMA = r"^[+-]?[0-9]*,[0-9]+([eE][+-]?[0-9]+)?$"
-GROUPED = r"^[+-]?[1-9][0-9]{0,2}(,[0-9]{3})+$"
-"""A number with a point, one with a comma, and one whose comma may part thousands."""
+GROUPED = r"^\s*[+-]?[1-9][0-9]{0,2}(,[0-9]{3})+\s*$"
+"""A number whose comma may part thousands."""
+TRIED_CELLS = 1000
+"""Cells that are looked at before all are."""
 
 
-def read_csv(path: Path, codes: Collection[str], kept: Collection[str]) -> Columns:
+def read_csv(path: Path, codes: Collection[str], unused: Collection[str]) -> Columns:
     """The columns of a CSV file, each of numbers or of text.
 
-    Columns of `codes` hold names, even if these are numbers: there "007" is text. `kept` are names that the scenario
-    knows: they tell the delimiter, and are no index. Raises ScenarioError.
+    Columns of `codes` hold names, even if these are numbers: there "007" is text. What those of `unused` hold does not
+    matter. Both tell the delimiter, and are no index. Raises ScenarioError.
     """
+    kept = {*codes, *unused}
     text = _text(path)
     directive = re.match(r"sep=([,;\t|])\n", text)  # a line that Excel writes and obeys
     text = text[directive.end() :] if directive else text
@@ -59,7 +60,7 @@ def read_csv(path: Path, codes: Collection[str], kept: Collection[str]) -> Colum
     first = _check_names(path, names)
     cells = Columns(names, _cells(path, text[start:], len(names), delimiter, lines + bool(directive)))
     columns = without_index(path, cells, (), kept)
-    values, comma = _typed(path, columns, codes)
+    values, comma = _typed(path, columns, codes, unused)
     how = f"{path.name} is read with {DELIMITERS[delimiter]} between its cells"
     how += " and decimal commas." if comma else "."
     notes = [*columns.notes, *first, *([how] if comma or delimiter != "," else [])]
@@ -179,15 +180,20 @@ def _ragged(path: Path, text: str, width: int, delimiter: str, before: int) -> S
     return bad_file(path, f"a readable csv file with as many cells in every line; {found}: {remedy}")
 
 
-def _typed(path: Path, columns: Columns, codes: Collection[str]) -> tuple[tuple[Any, ...], bool]:
+def _typed(
+    path: Path, columns: Columns, codes: Collection[str], unused: Collection[str]
+) -> tuple[tuple[Any, ...], bool]:
     """Each column as numbers where all its cells are such, else as text; and whether there are decimal commas."""
     points, commas, values = [], [], []
     for name, cells in zip(columns.names, columns.values, strict=True):
-        value = _codes(cells) if name in codes else None
+        value = cells if name in unused else _codes(cells) if name in codes else None
         if value is None:
             value, decimal_comma = _numbers(cells)
-            (commas if decimal_comma else points).append((name, cells))
-        values.append(_words(cells) if value is None else value)
+            if value is None:
+                value = _words(cells)
+            else:
+                (commas if decimal_comma else points).append((name, cells))
+        values.append(value)
     if commas:
         _check_commas(path, commas, points)
     return tuple(values), bool(commas)
@@ -198,7 +204,7 @@ def _check_commas(path: Path, commas: list[tuple[str, Any]], points: list[tuple[
     name, cells = commas[0]
     shown = _first(cells, ",")
     for other, there in points:
-        point = _first(there, POINT)
+        point = _first(there, ".")
         if point:
             found = f"column {quoted(name)} has {quoted(shown)}, column {quoted(other)} has {quoted(point)}"
             raise bad_file(path, f"one decimal mark in all columns; {found}: save it with decimal points")
@@ -214,7 +220,9 @@ def _numerals(cells: Any) -> Any:
 
     bare = pc.utf8_trim_whitespace(cells)
     found = pc.if_else(pc.is_in(bare, pa.array(MISSING)), pa.scalar(None, pa.string()), bare)
-    return pc.replace_substring_regex(found, r"^\+([0-9.,])", r"\1")
+    if pc.any(pc.starts_with(found, "+"), min_count=0).as_py():
+        return pc.replace_substring_regex(found, r"^\+([0-9.,])", r"\1")
+    return found
 
 
 def _numbers(cells: Any) -> tuple[Any, bool]:
@@ -226,10 +234,9 @@ def _numbers(cells: Any) -> tuple[Any, bool]:
         return found, False
     numbers = _numerals(cells)
     found = _cast(numbers, "float64")
-    small = pc.utf8_lower(numbers)
-    if found is None and _every(small, "^(true|false)$"):
-        found = pc.equal(small, "true")
-    if found is None and _every(numbers, f"{COMMA}|^[^,.]*$"):
+    if found is None and _every(numbers, "(?i)^(true|false)$"):
+        found = pc.equal(pc.utf8_lower(numbers), "true")
+    if found is None and not _first(numbers, "."):
         found = _cast(pc.replace_substring(numbers, ",", "."), "float64")
         return found, found is not None
     return found, False
@@ -246,7 +253,7 @@ def _codes(cells: Any) -> Any:
 
     if _every(there, r"^-?(0|[1-9][0-9]{0,17})$"):
         return numbers.cast(pa.int64())
-    if _every(there, r"^-?[0-9]+$") or _first(there, r"^-?0[0-9]"):
+    if _every(there, r"^-?[0-9]+$") or not _every(there, r"^-?([^0-]|0[^0-9]|0$)"):
         return _words(cells)
     found = _cast(numbers, "float64")
     return _words(cells) if found is None else found
@@ -262,32 +269,33 @@ def _words(cells: Any) -> Any:
 
 
 def _cast(cells: Any, kind: str) -> Any:
-    """None where a cell is no such."""
+    """None where a cell is no such; the first ones are tried first, since failing is slow."""
     import pyarrow as pa
 
     try:
+        cells.slice(0, TRIED_CELLS).cast(kind)
         return cells.cast(kind)
     except pa.ArrowInvalid:
         return None
 
 
 def _every(cells: Any, pattern: str) -> bool:
-    """Whether all that is there matches."""
+    """Whether all that is there matches; the first ones are tried first."""
     import pyarrow.compute as pc
 
-    return bool(pc.all(pc.match_substring_regex(cells, pattern), min_count=0).as_py())
+    tried = (cells.slice(0, TRIED_CELLS), cells.slice(TRIED_CELLS))
+    return all(pc.all(pc.match_substring_regex(part, pattern), min_count=0).as_py() for part in tried)
 
 
-def _first(cells: Any, pattern: str) -> str:
-    """The first cell that matches, or an empty text."""
+def _first(cells: Any, part: str) -> str:
+    """The first cell that holds a text; empty where none does."""
     import pyarrow.compute as pc
 
-    found = cells.filter(pc.match_substring_regex(cells, pattern))
+    found = cells.filter(pc.match_substring(cells, part))
     return str(found[0]) if len(found) else ""
 
 
 def _grouped(cells: Any) -> bool:
     import pyarrow.compute as pc
 
-    with_comma = cells.filter(pc.match_substring(cells, ","))
-    return _every(pc.utf8_trim_whitespace(with_comma), GROUPED)
+    return _every(cells.filter(pc.match_substring(cells, ",")), GROUPED)

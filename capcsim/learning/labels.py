@@ -16,8 +16,8 @@ MOST_FRACTIONS = 10
 """Different values that are no whole numbers and may yet be classes."""
 FEW_ROWS = 10
 """Rows a value below which many values look like a measurement."""
-EXACT_DIGITS = 15
-"""Digits of a number that a float64 keeps."""
+EXACT_DIGITS, EXACT = 15, 1e15
+"""Digits of a number that a float64 keeps, and where whole numbers have more."""
 WHOLE = re.compile(r"[+-]?\d{1,40}")
 LIKE_MISSING = {"", "-", ".", "?", "#n/a", "<na>", "n/a", "na", "nan", "nil", "none", "null"}
 """Texts, in small letters, that often mean that there is no value."""
@@ -40,6 +40,8 @@ def number_values(values: NDArray[Any], what: str, refuse: Refuse) -> Numbered:
     holds the values ("column 'ill'"), `refuse` makes an error of what is allowed. Raises such an error for values that
     are no names of anything: as many as rows, or fractions as a measurement gives.
     """
+    if values.dtype.kind == "f" and not np.isfinite(values).all():
+        raise refuse(f"{what} has {values[~np.isfinite(values)][0]}, which names nothing: leave out rows with it")
     different, numbers = _different(values)
     names = tuple(map(_name, different))
     rows, count = len(values), len(names)
@@ -73,7 +75,7 @@ def _different(values: NDArray[Any]) -> tuple[Any, NDArray[np.int64]]:
 def _name(value: Any) -> str:
     """A value as its file might have it."""
     if isinstance(value, np.floating):
-        return str(int(value)) if value == int(value) else repr(value.item())
+        return f"{value:.0f}" if value == np.rint(value) and abs(value) < EXACT else repr(value.item())
     return str(value)
 
 

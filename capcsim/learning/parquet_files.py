@@ -1,5 +1,6 @@
 """Parquet files, read without trusting what they say of themselves."""
 
+import os
 from collections.abc import Collection
 from pathlib import Path
 from typing import Any
@@ -19,10 +20,10 @@ def read_parquet(path: Path, kept: Collection[str]) -> Columns:
         table = _read(path)
         columns = Columns(tuple(table.column_names), tuple(table.columns))
         indices = _indices(table.schema)
-    except OSError as error:
-        raise bad_file(path, f"a readable parquet file ({error.strerror or 'it is cut short'})") from None
-    except Exception:  # damaged or hostile bytes may fail in any way
+    except Exception as error:  # damaged or hostile bytes may fail in any way
         found = "it is none, or damaged: write it again, or read a CSV file with data.source = 'csv'"
+        if isinstance(error, OSError) and error.errno is not None:
+            found = os.strerror(error.errno)
         raise bad_file(path, f"a readable parquet file; {found}") from None
     return without_index(path, columns, indices, kept)
 

@@ -39,8 +39,10 @@ def load_table(data: Data) -> Dataset:
     path = data.path
     assert path is not None, "the scenario checks this"
     roles = {key: name for key in ROLES if (name := getattr(data, key)) is not None}
-    kept = {*roles.values(), *data.drop}
-    found = read_csv(path, set(roles.values()), kept) if data.source == "csv" else read_parquet(path, kept)
+    if data.source == "csv":
+        found = read_csv(path, set(roles.values()), set(data.drop))
+    else:
+        found = read_parquet(path, {*roles.values(), *data.drop})
     _check_named(path, found, data, roles)
     columns = found.without({i for i, name in enumerate(found.names) if name in data.drop}).by_name(path)
     if not len(columns[data.label]):

@@ -134,9 +134,9 @@ def test_impossible_skew_is_refused(changes: dict[str, Any], says: str) -> None:
         ({"data.site": "ward"}, r"data\.site = 'ward': remove it"),
         ({"data.protected": "sex"}, r"data\.protected = 'sex': remove it"),
         ({"data.train_per_party": None}, r"data\.train_per_party is missing: required"),
-        ({"data.weak_ratio": 1.1}, r"data\.weak_ratio = 1\.1: must be less than or equal to 1"),
+        ({"data.weak_ratio": 1.1}, r"data\.weak_ratio = 1\.1: a number from 0 to 1"),
         ({"data.source": "csv"}, r"data\.path is missing: a file"),
-        ({"data.source": "mnst"}, r"data\.source = 'mnst': must be 'digits'"),
+        ({"data.source": "mnst"}, r"data\.source = 'mnst': 'digits', .*did you mean mnist"),
         ({"queries.rounds": 8}, r"queries\.rounds = 8: at most queries\.per_querier = 7"),
         (
             {"data.source": "heart", "data.partition": "site", "data.size_spread": 0.5},
