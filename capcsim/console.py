@@ -58,7 +58,7 @@ def show_account(found: Any) -> None:
 
 def show_book(found: dict[str, Any]) -> None:
     """Every run in the book of runs, and what all of them took."""
-    from capcsim.report.tables import new_table
+    from capcsim.report.layout import new_table
 
     table = new_table(f"Runs with real noise on this host, delta {found['delta']:g}")
     for column in ("began", "run", "labels", "epsilon"):

@@ -63,7 +63,7 @@ class Data(Section):
     size_spread: Annotated[float, Field(ge=0, le=5, strict=True)] = Field(
         0.0, description="standard deviation of the log of the parties' sizes"
     )
-    weak_classes: tuple[Annotated[int, Field(ge=0, strict=True)], ...] = ()
+    weak_classes: tuple[Annotated[int, Field(ge=0, le=MILLION, strict=True)], ...] = ()
     weak_ratio: Annotated[float, Field(ge=0, le=1, strict=True)] = Field(
         0.1, description="share of the weak classes' training samples that is left"
     )
@@ -272,7 +272,8 @@ def _check_data(data: Data) -> Iterator[ScenarioError]:
     given = {"label": data.label != "label", "drop": data.drop, "site": data.site, "protected": data.protected}
     for key in (key for key, value in given.items() if value and data.source not in tables):
         allowed = "remove it: only a csv or parquet file has columns with names"
-        yield ScenarioError(f"data.{key}", getattr(data, key), allowed)
+        found = getattr(data, key)
+        yield ScenarioError(f"data.{key}", list(found) if key == "drop" else found, allowed)
     for key in ("site", "protected"):
         if getattr(data, key) == data.label:
             yield ScenarioError(f"data.{key}", getattr(data, key), "another column than data.label names")

@@ -23,7 +23,7 @@ EXPECTED = (
 
 def usage_message(error: Any) -> str:
     """What typer found wrong, on one line."""
-    context = getattr(error, "ctx", None)
+    context: Any = getattr(error, "ctx", None)
     command = context.command_path if context else COMMAND
     text = " ".join(error.format_message().split())
     param = getattr(error, "param", None)
@@ -57,7 +57,7 @@ def _meaning(param: Any) -> str:
 
 def _value(error: Any, param: Any, text: str) -> str:
     """A value of the wrong kind: what was given, and what may be."""
-    cause = getattr(error, "__cause__", None)
+    cause: Any = getattr(error, "__cause__", None)
     details = cause.errors() if hasattr(cause, "errors") else []
     quoted = re.search(r": '(.*?)' ", text)
     given = f" {details[0]['input']!r}" if details else f" {quoted[1]!r}" if quoted else ""

@@ -96,7 +96,7 @@ def _marks(axes: Axes, found: Row, networks: list[str], number: int, row: Row) -
 
 def _contested(found: Row) -> bool:
     """Whether there is a fastest at all: several that protect anybody."""
-    return sum(row["security"] != "none" for row in found["backends"]) > 1
+    return len([row for row in found["backends"] if row["security"] != "none"]) > 1
 
 
 def _changes(axes: Axes, fastest: list[str | None]) -> None:
