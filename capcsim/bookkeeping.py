@@ -107,7 +107,7 @@ def _entry(
                 " CAPCSIM_STATE); if no copy of it goes on there, give the same command with --adopt"
             )
         delta = float(record.manifest["scenario"]["privacy"]["delta"])
-        book.register(booked.run, record.manifest["scenario"]["title"], mechanism, delta, booked.records, noted)
+        book.register(booked.run, record.manifest["title"], mechanism, delta, booked.records, noted)
     elif not record.ledger_reaches(mark):
         raise RecordError(
             f"{record.folder}: this run's ledger is behind: {book.path} has seen {mark.count} entries of it, which are"

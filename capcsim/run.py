@@ -94,7 +94,7 @@ def run_scenario(
     for note in run.dataset.notes:
         progress.note(f"data: {note}")
     book = open_book(scenario.privacy, progress.note)
-    noted = {"host": host(), "book": book.identity if book else None}
+    noted = {"title": scenario.title_as_run, "host": host(), "book": book.identity if book else None}
     record = Record.start(folder, scenario, {"versions": versions()}, noted)
     if record.complete:
         return record
