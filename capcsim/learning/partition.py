@@ -106,9 +106,11 @@ def _check_fits(wishes: tuple[_Wish, ...], there: int, where: str, parties: Part
         return
     asked = f"{' + '.join(map(str, wishes))} = {total} samples, but {where} has {there}"
     for wish in sorted(wishes, key=lambda wish: -wish.total):
-        room = (there - total + wish.total) // wish.places
-        if room >= wish.fewest:
-            raise ScenarioError(wish.key, wish.each, f"{asked}; at most {room} fit")
+        left = there - total + wish.total
+        if left // wish.places >= wish.fewest:
+            raise ScenarioError(wish.key, wish.each, f"{asked}; at most {left // wish.places} fit")
+        if wish.title == "parties" and left // wish.each >= max(2, parties.queriers):
+            raise ScenarioError("parties.count", parties.count, f"{asked}; at most {left // wish.each} fit")
     keys = ", ".join(wish.key for wish in wishes)
     raise ScenarioError("parties.count", parties.count, f"{asked}; lower several of parties.count, {keys}")
 
