@@ -1,6 +1,7 @@
 """What all tests share: a transcript cache and a book of runs of their own, and small scenarios."""
 
 import copy
+import signal
 import tomllib
 from collections.abc import Callable, Iterator
 from pathlib import Path
@@ -22,6 +23,17 @@ def own_cache(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Path]:
         patch.setenv("CAPCSIM_CACHE", str(folder))
         patch.setenv("CAPCSIM_STATE", str(tmp_path_factory.mktemp("state")))
         yield folder
+
+
+@pytest.fixture(scope="session", autouse=True)
+def interruptible() -> Iterator[None]:
+    """Ctrl-C interrupts, here and in processes that tests start, also where the suite was started with it ignored."""
+    ignored = signal.getsignal(signal.SIGINT) is signal.SIG_IGN  # under nohup, or in the background of a script
+    if ignored:
+        signal.signal(signal.SIGINT, signal.default_int_handler)
+    yield
+    if ignored:
+        signal.signal(signal.SIGINT, signal.SIG_IGN)
 
 
 @pytest.fixture(scope="session")

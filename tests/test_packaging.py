@@ -1,12 +1,13 @@
 """The wheel as somebody else would install it."""
 
-import os
 import subprocess
 import sys
 import zipfile
 from pathlib import Path
 
 import pytest
+
+from tests.environment import importing_from
 
 ROOT = Path(__file__).parents[1]
 
@@ -49,7 +50,7 @@ def test_an_installed_wheel_runs_a_scenario_by_name_anywhere(wheel: Path, tmp_pa
     done = subprocess.run(
         [sys.executable, "-m", "capcsim", "run", "smoke", "--set", "models.epochs=5", "-o", "run"],
         cwd=work,
-        env={**os.environ, "PYTHONPATH": str(site)},
+        env=importing_from(site),
         capture_output=True,
         text=True,
         check=False,
@@ -58,6 +59,6 @@ def test_an_installed_wheel_runs_a_scenario_by_name_anywhere(wheel: Path, tmp_pa
     assert (work / "run" / "report.html").exists()
     located = subprocess.run(
         [sys.executable, "-c", "import capcsim; print(capcsim.__file__)"],
-        cwd=work, env={**os.environ, "PYTHONPATH": str(site)}, capture_output=True, text=True, check=True,
+        cwd=work, env=importing_from(site), capture_output=True, text=True, check=True,
     )  # fmt: skip
     assert located.stdout.startswith(str(site)), "the checkout ran, not the wheel"

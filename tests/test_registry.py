@@ -1,7 +1,6 @@
 """Backends by entry point, with a third party's package that is really built and installed."""
 
 import json
-import os
 import subprocess
 import sys
 from collections.abc import Iterator
@@ -11,6 +10,7 @@ import pytest
 
 from capcsim import registry
 from capcsim.errors import BackendNotFound, BackendUnavailable, InputError
+from tests.environment import importing_from
 
 PYPROJECT = """
 [build-system]
@@ -157,8 +157,7 @@ def test_a_third_party_backend_runs_the_main_job(site: Path, tmp_path: Path) -> 
         "-o",
         str(tmp_path / "r"),
     ]
-    environment = {**os.environ, "PYTHONPATH": str(site)}
-    done = subprocess.run(command, capture_output=True, text=True, env=environment, check=False)
+    done = subprocess.run(command, capture_output=True, text=True, env=importing_from(site), check=False)
     assert done.returncode == 0, done.stderr
     summary = json.loads(done.stdout)
     assert summary["backend"] == "tiny"

@@ -31,6 +31,7 @@ from capcsim.errors import (
     ScenarioError,
     UnsupportedModel,
 )
+from tests.environment import importing_from
 
 ROLES = (Role.QUERIER, Role.ANSWERER)
 ROOT = Path(__file__).parents[2]
@@ -535,8 +536,8 @@ t.ask(ProcessRunner(), far)
 def test_a_program_in_main_is_refused_before_anything_is_sent(tmp_path: Path) -> None:
     script = tmp_path / "script.py"
     script.write_text(MAIN)
-    environment = {**os.environ, "PYTHONPATH": str(ROOT)}
-    done = subprocess.run([sys.executable, str(script)], capture_output=True, text=True, check=False, env=environment)
+    command = [sys.executable, str(script)]
+    done = subprocess.run(command, capture_output=True, text=True, check=False, env=importing_from(ROOT))
     assert done.stdout == "once\n"
     assert "InputError" in done.stderr
     assert "defined in __main__" in done.stderr

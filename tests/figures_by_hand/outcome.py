@@ -88,7 +88,9 @@ AFTER = [
     ],
 ]
 BASELINES = {
-    "pooling": Baseline((Quality(0.9, (), 0.8), Quality(0.7, (), 0.5)), None, "all in one place"),
+    "pooling": Baseline(
+        (Quality(0.9, (), 0.8), Quality(0.7, (), 0.5), Quality(0.2, (), 0.2)), None, "all in one place"
+    ),
     "fedavg": Baseline((Quality(0.6, (), 0.45), Quality(0.4, (), 0.25)), 4242, "averaged"),
 }
 
