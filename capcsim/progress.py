@@ -73,10 +73,11 @@ class Bars:
     """A bar for each stage."""
 
     def __init__(self, err: Console) -> None:
-        from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, TimeElapsedColumn
+        from rich.progress import BarColumn, MofNCompleteColumn, Progress, TaskID, TextColumn, TimeElapsedColumn
         from rich.progress import TimeRemainingColumn as TimeLeftColumn
 
         left = (TextColumn("left"), TimeLeftColumn(compact=True))
+        self._task: TaskID | None = None
         columns = (TextColumn("{task.description}"), BarColumn(24), MofNCompleteColumn(), TimeElapsedColumn(), *left)
         self._bars = Progress(*columns, console=err, redirect_stdout=False)
 
@@ -86,12 +87,21 @@ class Bars:
 
     def stop(self) -> None:
         """Leave the bars as they are."""
+        self._end()
         self._bars.stop()
 
     def stage(self, title: str, total: int) -> Advance:
         """A bar of its own."""
-        task = self._bars.add_task(title, total=total)
+        self._end()
+        task = self._task = self._bars.add_task(title, total=total)
         return lambda done: self._bars.advance(task, done)
+
+    def _end(self) -> None:
+        """Stop the clock of the stage before, whose single step may not have been told."""
+        if self._task is not None:
+            if self._bars.tasks[-1].total == 1:
+                self._bars.update(self._task, completed=1)
+            self._bars.stop_task(self._task)
 
 
 @dataclass(slots=True)

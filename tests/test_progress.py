@@ -63,9 +63,10 @@ def test_elsewhere_lines_never_stop_coming(monkeypatch: pytest.MonkeyPatch) -> N
 def test_a_total_is_never_nought() -> None:
     console = Console(file=io.StringIO(), force_terminal=True, width=100)
     with Stages(console, quiet=False) as stages:
-        stages.stage("nothing to do", 0)(1)
+        stages.stage("nothing to do", 0)
         stages.stage("measuring", 24)(6)
     text = said(console)
+    assert "1/1" in text
     assert "6/24" in text
     assert "left" in text
     assert "/0" not in text
