@@ -15,13 +15,13 @@ from typing import Any, Protocol
 import numpy as np
 
 from capcsim import registry
-from capcsim.backend import VOTE_RING_BITS, SaturatingBackend
+from capcsim.backend import VOTE_RING_BITS, Backend, SaturatingBackend
 from capcsim.bookkeeping import Witness, check_in, open_book
 from capcsim.costs.cache import MeasurementCache, host, versions
 from capcsim.costs.measure import Bench, Pair
 from capcsim.costs.measured import MeasuredCosts, Measurements, pair_group
 from capcsim.crypto.shares import reconstruct, share
-from capcsim.errors import RecordError
+from capcsim.errors import InputError, RecordError
 from capcsim.journal import Journal
 from capcsim.learning.baselines import Baseline, baseline_steps, compare
 from capcsim.learning.checkpoints import Checkpoints
@@ -133,13 +133,21 @@ def _tell_resumed(ledger: Ledger, releases: Journal, progress: Progress) -> None
         ledger.commit()
 
 
+def _backend(scenario: Scenario) -> Backend:
+    """The scenario's backend; what is wrong with its options names their section."""
+    try:
+        return registry.load(scenario.protocol.backend, scenario.protocol.options)
+    except InputError as error:
+        raise InputError(f"protocol.options: {error}") from None
+
+
 class Job:
     """The state that the stages hand on; each stage is one method, called in the order in which they stand."""
 
     def __init__(self, scenario: Scenario, workers: int, engine: Engine, progress: Progress) -> None:
         self.scenario, self._workers, self._engine, self._progress = scenario, workers, engine, progress
         self.seeds = Seeds(scenario.seed)
-        self.backend = registry.load(scenario.protocol.backend, scenario.protocol.options)
+        self.backend = _backend(scenario)
         progress.stage("reading the data", 1)
         self.dataset = load_dataset(scenario.data)
         self.learning = Ensemble(scenario, self.dataset, self.seeds, self._train)

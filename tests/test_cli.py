@@ -302,6 +302,10 @@ def test_bad_data_or_backend_is_one_line_and_exit_code_2(call: Call, tmp_path: P
         (["run", "smoke", "--set"], "--set needs a value"),
         (["run", "smoke", "--json=3"], "does not take a value"),
         (["account", "x.csv", "--sigma", "abc"], "--sigma 'abc': a number"),
+        (
+            ["run", "smoke", "--backend", "hybrid", "--set", "protocol.options.security=3"],
+            "protocol.options: security = 3: choose one of 8192",
+        ),
         (["fly"], "No such command 'fly'; there are run, report, backends"),
         (["repotr"], "No such command 'repotr'; did you mean report?"),
         (["--foo"], "No such option '--foo'"),
