@@ -13,7 +13,8 @@ from capcsim.privacy.accountant import Accountant
 from capcsim.privacy.analysis import Account, analyse, epsilon_curves
 from capcsim.privacy.mechanisms import Adjacency, ConfidentGNMax, GNMax, LNMax, Mechanism, NoiseKind
 from capcsim.privacy.tuning import Tuning, tune
-from capcsim.privacy.votes import VoteCounts, read_votes
+from capcsim.privacy.vote_files import read_votes
+from capcsim.privacy.votes import VoteCounts
 from capcsim.protocol import mechanism_of
 from capcsim.record import Record
 from capcsim.report.privacy import draw_accuracy, draw_epsilon
@@ -78,9 +79,13 @@ def account_of(
     noise: str | None = None,
     budget: float | None = None,
     figures: Path | None = None,
+    header: bool | None = None,
 ) -> Accounted:
-    """Account for the votes at `path`; raises a CapcsimError for anything that the user can mend."""
-    votes, kind = load_votes(path), NoiseKind.DISCRETE if path.is_dir() else NoiseKind.CONTINUOUS
+    """Account for the votes at `path`; raises a CapcsimError for anything that the user can mend.
+
+    `header` says whether the first line of a text file is one, where its reader cannot know.
+    """
+    votes, kind = load_votes(path, header), NoiseKind.DISCRETE if path.is_dir() else NoiseKind.CONTINUOUS
     if noise is not None:
         kind = _choice(NoiseKind, "--noise", noise)
     if delta is None:
@@ -108,15 +113,17 @@ def account_of(
     return Accounted(account, mechanism, tuple(notes))
 
 
-def tune_on(path: Path, max_loss: float, figures: Path | None) -> tuple[Tuning, Path | None]:
+def tune_on(
+    path: Path, max_loss: float, figures: Path | None, header: bool | None = None
+) -> tuple[Tuning, Path | None]:
     """The largest sigma that label accuracy bears, and its figure where a folder is given."""
-    found = tune(load_votes(path), max_loss=max_loss)
+    found = tune(load_votes(path, header), max_loss=max_loss)
     return found, None if figures is None else draw_accuracy(found.to_json(), figures)
 
 
-def load_votes(path: Path) -> VoteCounts:
+def load_votes(path: Path, header: bool | None = None) -> VoteCounts:
     """Votes from a file, or what a run's record says was released."""
-    return released_votes(Record.load(path)) if path.is_dir() else read_votes(path)
+    return released_votes(Record.load(path)) if path.is_dir() else read_votes(path, header=header)
 
 
 def released_votes(record: Record) -> VoteCounts:

@@ -57,6 +57,11 @@ DataFolder = Annotated[
     Path | None, typer.Option("--data", metavar="DIR", help="Where named data sets lie; else CAPCSIM_DATA.")
 ]
 JsonFlag = Annotated[bool, typer.Option("--json", help="Print one JSON object and nothing else.")]
+Header = Annotated[
+    Literal["yes", "no"] | None,
+    typer.Option(help="Whether the first line of a text file of votes holds the columns' names; else its form tells."),
+]
+HEADER = {"yes": True, "no": False, None: None}
 ScenarioName = Annotated[
     str,
     typer.Argument(metavar="SCENARIO", help="A TOML file, or one that ships: digits, heart, hospitals, mnist, smoke."),
@@ -294,6 +299,7 @@ def account(
     group_size: Annotated[int | None, typer.Option(help="Votes that are protected together.")] = None,
     budget: Annotated[float | None, typer.Option(help="Also say how many labels this epsilon pays for.")] = None,
     figures: Annotated[Path | None, typer.Option(help="Draw epsilon against queries into this folder.")] = None,
+    header: Header = None,
     book: Annotated[
         bool, typer.Option("--book", help="What all runs on this host took; with a run's directory, from its parties.")
     ] = False,
@@ -312,7 +318,7 @@ def account(
 
     parameters = {"sigma": sigma, "scale": scale, "threshold": threshold, "sigma1": sigma1}
     wanted = parse_mechanism(votes, mechanism, parameters, adjacency=adjacency, group_size=group_size)
-    found = account_of(votes, wanted, delta, noise=noise, budget=budget, figures=figures)
+    found = account_of(votes, wanted, delta, noise=noise, budget=budget, figures=figures, header=HEADER[header])
     if as_json:
         print_json(found.account.to_json())
     else:
@@ -324,12 +330,13 @@ def tune(
     votes: Annotated[Path, typer.Argument(help="Counts in an .npz, .csv or .parquet file, or a run's directory.")],
     max_loss: Annotated[float, typer.Option(help="Label accuracy that may be lost.")] = 0.01,
     figures: Annotated[Path | None, typer.Option(help="Draw accuracy against sigma into this folder.")] = None,
+    header: Header = None,
     as_json: JsonFlag = False,
 ) -> None:
     """The largest Gaussian noise that label accuracy bears; itself not private on private votes."""
     from capcsim.accounting import tune_on
 
-    found, path = tune_on(votes, max_loss, figures)
+    found, path = tune_on(votes, max_loss, figures, HEADER[header])
     if as_json:
         print_json(found.to_json())
         return

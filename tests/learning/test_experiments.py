@@ -13,7 +13,7 @@ import numpy as np
 import pytest
 
 from capcsim.learning.datasets import Dataset, load_dataset
-from capcsim.privacy.votes import read_votes
+from capcsim.privacy.vote_files import read_votes
 from capcsim.scenario import Data
 
 EXPERIMENTS = Path(__file__).parents[2] / "benchmarks" / "experiments"

@@ -16,7 +16,7 @@ from capcsim.privacy.accountant import Accountant, PaperAccountant
 from capcsim.privacy.analysis import NOT_RELEASABLE, RELEASABLE, analyse, epsilon_curves
 from capcsim.privacy.conversions import advanced_composition, check_orders, epsilon_mironov
 from capcsim.privacy.mechanisms import Adjacency, ConfidentGNMax, Event, GNMax, LNMax, Mechanism, NoiseKind
-from capcsim.privacy.votes import VoteCounts, check_counts, read_votes
+from capcsim.privacy.votes import VoteCounts, check_counts
 
 CONFIDENT = ConfidentGNMax(7.0, 30, 20.0)
 MECHANISMS = [GNMax(7.0), LNMax(5.0), CONFIDENT]
@@ -204,51 +204,3 @@ def test_bad_orders(orders: list[float]) -> None:
 def test_a_threshold_is_a_whole_number(threshold: Any) -> None:
     with pytest.raises(InputError, match="a whole number of votes"):
         ConfidentGNMax(7.0, threshold, 3.0)
-
-
-def test_files_of_every_kind_give_the_same_votes(tmp_path: Path) -> None:
-    answered = np.arange(len(STREAM)) % 3 == 0
-    np.savez(tmp_path / "a.npz", votes=STREAM, answered=answered)
-    np.savez(tmp_path / "b.npz", STREAM.astype(float))
-    columns = {f"class {j}": STREAM[:, j] for j in range(4)}
-    pq.write_table(pa.table({**columns, "answered": answered}), tmp_path / "a.parquet")
-    text = "\n".join(",".join(map(str, row)) for row in STREAM)
-    (tmp_path / "b.csv").write_text(text)
-    flagged = "\n".join(f"{','.join(map(str, row))},{int(flag)}" for row, flag in zip(STREAM, answered, strict=True))
-    (tmp_path / "a.csv").write_text("a,b,c,d,answered\n" + flagged)
-    for path in sorted(tmp_path.iterdir()):
-        found = read_votes(path)
-        assert np.array_equal(found.counts, STREAM), path
-        assert (found.answered is None) == path.stem.startswith("b")
-        assert found.answered is None or np.array_equal(found.answered, answered)
-
-
-BAD_FILES: dict[str, tuple[bytes, str]] = {
-    "empty.csv": (b"", "no query in it"),
-    "header.csv": (b"a,b\n", "no query in it"),
-    "words.csv": (b"a,b\n1,x\n", "column b: counts are whole numbers"),
-    "hole.csv": (b"1,2\n3,\n", "query 1, class 1, is no number"),
-    "ragged.csv": (b"1,2\n3\n", "no table of numbers"),
-    "binary.csv": (b"\xff\xfe\x00", "no text in UTF-8"),
-    "empty.npz": (b"", "no npz archive"),
-    "text.npz": (b"1,2", "no npz archive"),
-    "empty.parquet": (b"", "no Parquet file"),
-    "flags.csv": (b"a,b,answered\n1,2,7\n", "answered: each value is 0 or 1"),
-    "labels.csv": (b"a,b,true_label\n1,2,2\n", "labels lie between 0 and 1"),
-    "votes.txt": (b"1,2", "votes are read from .npz, .csv, .parquet files or from a run's directory"),
-}
-
-
-@pytest.mark.parametrize("name", list(BAD_FILES))
-def test_bad_files_are_named_in_one_line(tmp_path: Path, name: str) -> None:
-    content, says = BAD_FILES[name]
-    (tmp_path / name).write_bytes(content)
-    with pytest.raises(InputError, match=says) as caught:
-        read_votes(tmp_path / name)
-    assert name in str(caught.value)
-    assert "\n" not in str(caught.value)
-
-
-def test_a_file_that_is_not_there(tmp_path: Path) -> None:
-    with pytest.raises(InputError, match="No such file"):
-        read_votes(tmp_path / "none.csv")
