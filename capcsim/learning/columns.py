@@ -10,7 +10,7 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
-from capcsim.learning.samples import bad_file, listed, quoted
+from capcsim.learning.samples import bad_file, leave_out, listed, quoted
 
 INDEX_NAME = re.compile(r"__index_level_\d+__")
 """What pandas calls an index without a name in Parquet."""
@@ -52,7 +52,8 @@ def without_index(path: Path, columns: Columns, indices: Collection[str], kept: 
     empty = {i for i in nameless if i > first and _blank(columns.values[i])}
     unclear = sorted(i for i in nameless - empty if i > first)
     if unclear:
-        raise bad_file(path, f"a name for every column; column {unclear[0] + 1} has none: name it, or leave it out")
+        found = f"column {unclear[0] + 1} has none ({quoted(names[unclear[0]])})"
+        raise bad_file(path, f"a name for every column; {found}: name it, or {leave_out([names[unclear[0]]])}")
     known = {i for i, name in enumerate(names) if (name in indices or INDEX_NAME.fullmatch(name)) and name not in kept}
     index = sorted(known | (nameless - empty))
     notes = []

@@ -12,6 +12,7 @@ from capcsim.learning.files import read_npz, together
 from capcsim.learning.heart import HEART_ORIGIN, load_heart
 from capcsim.learning.images import ORIGINS, load_images
 from capcsim.learning.labels import Numbered, counted, number_values
+from capcsim.learning.oddities import little_note
 from capcsim.learning.samples import Dataset as Dataset
 from capcsim.learning.samples import Missing, bad_file, channels_first, check_features, levels_note
 from capcsim.learning.tables import load_table
@@ -73,7 +74,7 @@ def _npz(path: Path, missing: Missing) -> Dataset:
     x, y, training = together(path, read_npz(path))
     features, layout = channels_first(path, check_features(path, x, missing))
     found = _labels(path, y, len(x))
-    notes = tuple(filter(None, (levels_note(x), layout, *found.notes)))
+    notes = tuple(filter(None, (levels_note(x), little_note(features), layout, *found.notes)))
     names = {} if counted(found.names) else {"classes": found.names}
     return Dataset(path.name, features, found.numbers, len(found.names), training=training, notes=notes, names=names)
 

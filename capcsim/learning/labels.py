@@ -83,7 +83,9 @@ def _notes(names: tuple[str, ...], what: str, rows: int, *, text: bool) -> list[
     """What may be a mistake, and is none that could be refused."""
     found = []
     for first, second in _twins(names) if text else ():
-        found.append(f"{quoted(first)} and {quoted(second)} in {what} read alike but count as different: check them.")
+        same = unicodedata.normalize("NFC", first) == unicodedata.normalize("NFC", second)
+        shown = " and ".join(ascii(name) if same else quoted(name) for name in (first, second))
+        found.append(f"{shown} in {what} read alike but count as different: check them.")
     absent = [name for name in names if text and name.strip().lower() in LIKE_MISSING]
     if absent:
         found.append(f"{listed(absent)} in {what} is a text like any other here, not a missing value.")

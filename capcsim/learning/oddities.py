@@ -6,6 +6,7 @@ from collections.abc import Sequence
 import numpy as np
 from numpy.typing import NDArray
 
+from capcsim.fixed_point import FRACTION_BITS
 from capcsim.learning.samples import columns_called, leave_out
 
 ID_WORDS = {"id", "ids", "idx", "index", "guid", "mrn", "uid", "uuid"}
@@ -15,7 +16,16 @@ FEW = 20
 """Rows below which different whole numbers may be a measurement."""
 SAME_STEP = 1e-6
 """Relative difference of steps that are one."""
+STEP, FEW_STEPS = 2.0**-FRACTION_BITS, 16
+"""The step of fixed-point features, and how many of them a feature should vary by."""
+TOO_LITTLE = f"less than {FEW_STEPS} steps of the fixed point, {STEP:.2g} each: scale up what varies so little."
 WORDS = re.compile(r"[A-Z]+(?![a-z])|[A-Z]?[a-z]+|[^\W\d_]+")
+
+
+def little_note(x: NDArray[np.float32]) -> str:
+    """What must be said of an array of features of which none varies much."""
+    spread = float(np.fmax.reduce(x, axis=None) - np.fmin.reduce(x, axis=None))
+    return f"All of x varies by {TOO_LITTLE}" if 0 < spread < FEW_STEPS * STEP else ""
 
 
 def oddities(names: Sequence[str], x: NDArray[np.float64], others: Sequence[NDArray[np.int64]]) -> list[str]:
@@ -38,6 +48,11 @@ def oddities(names: Sequence[str], x: NDArray[np.float64], others: Sequence[NDAr
         found.append(
             f"The {columns_called(constant)} {'has' if len(constant) == 1 else 'have'} the same value in every row."
         )
+    with np.errstate(invalid="ignore"):
+        spread = np.fmax.reduce(x, axis=0) - np.fmin.reduce(x, axis=0)
+    small = [name for i, name in enumerate(names) if 0 < spread[i] < FEW_STEPS * STEP]
+    if small:
+        found.append(f"The {columns_called(small)} {'varies' if len(small) == 1 else 'vary'} by {TOO_LITTLE}")
     repeated = _repeated(x, others)
     if repeated:
         verb = "repeats an earlier one" if repeated == 1 else "repeat earlier ones"

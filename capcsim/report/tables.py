@@ -195,7 +195,7 @@ def _fairness(found: Row) -> list[str]:
     if lines and terms:
         name = _as_written(terms["positive_name"])
         lines.append(
-            f"Equal opportunity looks at samples of class {terms['positive']} ({name}), which counts as positive;"
+            f"Equal opportunity looks at samples of class {terms['positive']}, which is {name} and counts as positive;"
             " equalized odds at both classes."
         )
     return lines

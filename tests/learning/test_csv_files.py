@@ -66,7 +66,7 @@ def test_excels_separator_line_decides(tmp_path: Path) -> None:
         (csv_text(table(label=np.arange(ROWS) % 2)).split("\n", 1)[1], "it holds numbers only .*: add such a line"),
         ("label\n" + "x\ny\n" * 9, "a column of features beside 'label'; there is none"),
         ("a b label\n0.1 0.2 x\n", "it has 'a b label'; cells are parted by commas, semicolons, tabs or bars"),
-        ("a,,label\n" + "1,2,x\n0,1,y\n" * 9, "a name for every column; column 2 has none: name it, or leave it out"),
+        ("a,,label\n" + "1,2,x\n0,1,y\n" * 9, r"column 2 has none \(''\): name it, or data.drop = \[''\] le"),
         (csv_text(table(v=["[1, 2]"] * ROWS)).replace("[1, 2]", '"[1, 2]"'), r"holds text .'\[1, 2\]' in row 0."),
         (csv_text(table(v=[0.5] * 39 + ["unknown"])), "column 'v' holds text .'unknown' in row 39."),
         (csv_text(table(v=["mg/l"] + [0.5] * 39)), "column 'v' holds text .'mg/l' in row 0."),

@@ -6,7 +6,7 @@ import numpy as np
 import pytest
 
 from capcsim.learning.oddities import looks_like_id
-from tests.learning.tables_of import ROWS, csv_text, features, from_csv, table
+from tests.learning.tables_of import ROWS, csv_text, features, from_csv, from_npz, table
 
 
 @pytest.mark.parametrize(
@@ -44,6 +44,15 @@ def test_constant_empty_and_repeated(tmp_path: Path) -> None:
     assert other.notes == (), "the label differs"
     codes = {"a": np.arange(ROWS) % 3, "b": np.arange(ROWS) % 2, "label": np.resize(["x", "y"], ROWS)}
     assert from_csv(tmp_path, codes).notes == (), "codes repeat by chance"
+
+
+def test_features_that_vary_too_little_for_the_fixed_point(tmp_path: Path) -> None:
+    found = from_csv(tmp_path, table(c=features()[:, 0] / 1e6, d=features()[:, 0] / 300, e=3 + features()[:, 1] / 200))
+    little = "The columns 'c', 'd' vary by less than 16 steps of the fixed point, 0.00024 each: scale up what varies so"
+    assert [note.startswith(little) for note in found.notes if "steps" in note] == [True]
+    y = np.arange(ROWS) % 2
+    assert from_npz(tmp_path, features() / 1e6, y).note.startswith("All of x varies by less than 16 steps")
+    assert from_npz(tmp_path, features() / 100, y).note == ""
 
 
 def test_a_good_table_needs_no_word(tmp_path: Path) -> None:

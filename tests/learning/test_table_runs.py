@@ -45,7 +45,7 @@ def test_what_was_read_and_what_is_positive_is_told(scenario: Build, tmp_path: P
     assert (found["data_note"], found["data_notes"]) == (read, [read])
     assert read in lines
     assert found["fairness"] == {"positive": 1, "positive_name": "pos", "groups": ["f", "m"]}
-    assert any("samples of class 1 (pos), which counts as positive" in line for line in lines)
+    assert any("samples of class 1, which is pos and counts as positive" in line for line in lines)
     assert [row["fairness_missing"] for row in found["queriers"]] == [None, None]
     assert all(row["fairness_after"]["equal_opportunity"] >= 0 for row in found["queriers"])
     assert "Protected: 0 is f, 1 is m." in lines
