@@ -17,7 +17,6 @@ from capcsim.privacy.vote_files import read_votes
 from capcsim.privacy.votes import VoteCounts
 from capcsim.protocol import mechanism_of
 from capcsim.record import Record
-from capcsim.report.privacy import draw_accuracy, draw_epsilon
 from capcsim.scenario import NOISE_KEYS
 from capcsim.scenario_files import parse_scenario
 
@@ -108,6 +107,8 @@ def account_of(
         more = " or more" if labels == MOST_LABELS else ""
         notes.append(f"Epsilon {budget:g} pays for {labels}{more} labels with discrete noise, whatever the votes.")
     if figures is not None:
+        from capcsim.report.privacy import draw_epsilon
+
         curves = epsilon_curves(votes, mechanism, delta, kind)
         notes.append(f"Figure: {draw_epsilon(curves, mechanism.name, delta, figures)}")
     return Accounted(account, mechanism, tuple(notes))
@@ -118,7 +119,11 @@ def tune_on(
 ) -> tuple[Tuning, Path | None]:
     """The largest sigma that label accuracy bears, and its figure where a folder is given."""
     found = tune(load_votes(path, header), max_loss=max_loss)
-    return found, None if figures is None else draw_accuracy(found.to_json(), figures)
+    if figures is None:
+        return found, None
+    from capcsim.report.privacy import draw_accuracy
+
+    return found, draw_accuracy(found.to_json(), figures)
 
 
 def load_votes(path: Path, header: bool | None = None) -> VoteCounts:
