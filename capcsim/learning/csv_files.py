@@ -184,7 +184,9 @@ def _typed(
     path: Path, columns: Columns, codes: Collection[str], unused: Collection[str]
 ) -> tuple[tuple[Any, ...], bool]:
     """Each column as numbers where all its cells are such, else as text; and whether there are decimal commas."""
-    points, commas, values = [], [], []
+    points: list[tuple[str, Any]] = []
+    commas: list[tuple[str, Any]] = []
+    values: list[Any] = []
     for name, cells in zip(columns.names, columns.values, strict=True):
         value = cells if name in unused else _codes(cells) if name in codes else None
         if value is None:

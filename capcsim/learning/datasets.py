@@ -89,7 +89,7 @@ def _labels(path: Path, y: NDArray[Any], samples: int) -> Numbered:
         raise bad_file(path, f"y of shape ({samples},), one label a sample; it is {y.shape}{remedy}")
     if y.dtype.kind not in "iubfU":
         raise bad_file(path, f"y whole numbers or text; it is {y.dtype}")
-    absent = np.flatnonzero(np.isnan(y)) if y.dtype.kind == "f" else []
+    absent = np.flatnonzero(np.isnan(y)) if y.dtype.kind == "f" else np.zeros(0, np.int64)
     if len(absent):
         raise bad_file(path, f"a label for every sample; {len(absent)} of y are NaN, the first is {absent[0]}")
     found = number_values(y, "y", lambda allowed: bad_file(path, f"labels; {allowed}"))

@@ -180,6 +180,8 @@ def leave_out(names: Iterable[str]) -> str:
 
 def _check_finite(path: Path, x: NDArray[Any], missing: Missing, rows: str, columns: Sequence[str]) -> None:
     """No infinity, and no NaN but where it may be missing; raises ScenarioError."""
+    if x.dtype.kind != "f":
+        return
     endless = np.isinf(x)
     infinite = bool(endless.any())
     bad = endless if infinite or missing == "median" else np.isnan(x)
@@ -190,7 +192,7 @@ def _check_finite(path: Path, x: NDArray[Any], missing: Missing, rows: str, colu
     if not columns:
         found = f"{'infinity' if infinite else 'NaN'} in {len(where)} of {len(x)} {rows}, the first is {where[0]}"
         raise bad_file(path, "; ".join(filter(None, ("no NaN or infinity in x", found, remedy))))
-    names = [columns[i] for i in np.flatnonzero(bad.any(axis=0))]
+    names = [columns[i] for i in np.flatnonzero(bad.any(axis=0)).tolist()]
     found = f"{'infinity' if infinite else 'no value'} in {len(where)} of {len(x)} rows, the first is row {where[0]}"
     remedies = "; ".join(filter(None, (remedy, leave_out(names))))
     raise bad_file(path, f"numbers in {columns_called(names)}; {found}, counted from 0: {remedies}")
@@ -207,7 +209,7 @@ def _check_range(path: Path, x: NDArray[np.generic], scaled: NDArray[np.float32]
         feature = f" (feature {worst[1]})" if x.ndim == 2 else ""
         raise bad_file(path, f"x within [-16, 16]; it reaches {reached}, so scale it first; sample {worst[0]}{feature}")
     wide = np.fmax.reduce(np.abs(scaled), axis=0) > FEATURE_LIMIT
-    names = [columns[worst[1]], *(columns[i] for i in np.flatnonzero(wide) if i != worst[1])]
+    names = [columns[int(worst[1])], *(columns[i] for i in np.flatnonzero(wide).tolist() if i != worst[1])]
     others = f", and {listed(names[1:])} reach{'es' * (len(names) == 2)} too far" if len(names) > 1 else ""
     found = f"column {quoted(names[0])} reaches {reached} (row {worst[0]}, counted from 0){others}"
     them = "it" if len(names) == 1 else "them"
