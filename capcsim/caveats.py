@@ -14,7 +14,7 @@ def caveats(found: Row) -> list[str]:
     """The warnings that a summary deserves."""
     lines = []
     if not any(row["labels_bought"] for row in found["queriers"]):
-        lines.append("No label was bought: raise privacy.epsilon, or the noise.")
+        lines.append(f"No label was bought: {_remedy(found['queriers'])}.")
     lines += _epsilon(found)
     saturation = found["execution"]["saturation"] or 0
     if saturation > MOST_SATURATION:
@@ -27,6 +27,15 @@ def caveats(found: Row) -> list[str]:
             f" the number of votes ({found['voters']}), or what was asked is hard."
         )
     return lines
+
+
+def _remedy(rows: list[Row]) -> str:
+    """What to do where no label was bought."""
+    if any(row["unanswered"] for row in rows):
+        return "no largest count reached the threshold: lower privacy.threshold, or ask more parties"
+    if any("no quorum" in row["stopped"] or "lack of a quorum" in row["stopped"] for row in rows):
+        return "too few votes had arrived by the deadline: raise protocol.deadline_s, or lower protocol.quorum"
+    return "raise privacy.epsilon, or the noise"
 
 
 def _epsilon(found: Row) -> list[str]:

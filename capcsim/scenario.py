@@ -21,7 +21,7 @@ Few: TypeAlias = Annotated[int, Field(ge=1, le=MILLION, strict=True)]
 Positive: TypeAlias = Annotated[float, Field(gt=0, le=1e9, allow_inf_nan=False, strict=True)]
 Price: TypeAlias = Annotated[float, Field(ge=0, le=1e9, allow_inf_nan=False, strict=True)]
 Probability: TypeAlias = Annotated[float, Field(ge=0, lt=1, allow_inf_nan=False, strict=True)]
-Noise: TypeAlias = Annotated[float, Field(gt=0, le=1e5, allow_inf_nan=False, strict=True)]
+Noise: TypeAlias = Annotated[float, Field(ge=1e-3, le=1e5, allow_inf_nan=False, strict=True)]
 Rate: TypeAlias = Annotated[float, Field(ge=1, le=1e15, allow_inf_nan=False, strict=True)]
 NetworkKind: TypeAlias = Literal[
     "logistic", "mlp", "cryptonet-relu", "lenet", "vgg-5", "vgg-7", "resnet-8", "resnet-10"

@@ -89,9 +89,9 @@ BAD: list[tuple[str, dict[str, Any], str]] = [
     ("more queriers than parties", {"parties.queriers": 9}, r"parties\.queriers = 9: at most parties\.count = 8"),
     ("negative latency", {"network.latency_s": -0.1}, r"network\.latency_s = -0\.1: a number from 0 to 3600"),
     ("no bandwidth", {"network.party.down_bps": 0}, r"network\.party\.down_bps = 0: a number from 1 to 1e\+15"),
-    ("no noise", {"privacy.sigma": 0}, r"privacy\.sigma = 0: a number above 0"),
-    ("noise that is no number", {"privacy.sigma": float("nan")}, r"privacy\.sigma = nan: a number above 0"),
-    ("too much noise", {"privacy.sigma": 1e6}, r"privacy\.sigma = 1000000\.0: a number above 0 and at most 100000"),
+    ("no noise", {"privacy.sigma": 0}, r"privacy\.sigma = 0: a number from 0\.001 to 100000"),
+    ("noise that is no number", {"privacy.sigma": float("nan")}, r"privacy\.sigma = nan: a number from 0\.001"),
+    ("too much noise", {"privacy.sigma": 1e6}, r"privacy\.sigma = 1000000\.0: a number from 0\.001 to 100000"),
     (
         "votes that wrap",
         {"parties.count": 10**6, "parties.virtual_per_party": 3000, "data.train_per_party": 3000},
@@ -186,7 +186,7 @@ SEVERAL: list[tuple[str, dict[str, str], list[str]]] = [
     (
         "two keys out of range",
         {"sigma = 1.0": "sigma = 0", "count = 8": "count = 0"},
-        ["privacy.sigma = 0: a number above 0", "parties.count = 0: a whole number from 2"],
+        ["privacy.sigma = 0: a number from 0.001", "parties.count = 0: a whole number from 2"],
     ),
     (
         "keys that are not there",
@@ -206,7 +206,7 @@ SEVERAL: list[tuple[str, dict[str, str], list[str]]] = [
     (
         "a section for a value",
         {"sigma = 1.0": "sigma = { votes = 1 }"},
-        ["privacy.sigma = {'votes': 1}: a number above"],
+        ["privacy.sigma = {'votes': 1}: a number from"],
     ),
     ("a value for a list", {'kinds = ["logistic", "mlp"]': 'kinds = "mlp"'}, ["models.kinds = 'mlp'", "mean ['mlp']?"]),
     (
@@ -294,6 +294,7 @@ def test_what_no_machine_or_line_can_be_is_refused_with_the_range(scenario: Buil
         ("prices.per_core_hour", 1e300, r"a number from 0 to 1e\+09"),
         ("models.hidden", [10**7], "a whole number from 1 to 65536"),
         ("models.learning_rate", 1e-300, "a number from 1e-09 to 100"),
+        ("privacy.sigma", 1e-300, "a number from 0.001 to 100000"),
         ("privacy.epsilon", 1e300, r"a number above 0 and at most 1e\+12"),
         ("queries.rounds", 10**9, "a whole number from 1 to 1000000"),
     ],

@@ -209,3 +209,20 @@ def test_panels_of_one_figure_share_their_scale_or_say_that_they_do_not(record: 
     above, below = classes(record).axes
     assert above.get_ylim() == (0, 1)
     assert "own scale" in below.get_ylabel()
+
+
+@pytest.mark.parametrize(
+    ("changes", "says"),
+    [
+        ({}, "raise privacy.epsilon"),
+        ({"unanswered": 4}, "lower privacy.threshold"),
+        (
+            {"stopped": "asked all 4 queries; 4 stayed without a label for lack of a quorum"},
+            "raise protocol.deadline_s",
+        ),
+    ],
+)
+def test_a_run_without_a_label_says_what_to_change(record: Record, changes: dict[str, object], says: str) -> None:
+    summary = copy.deepcopy(record.manifest["summary"])
+    summary["queriers"] = [{**row, "labels_bought": 0, **changes} for row in summary["queriers"]]
+    assert any(line.startswith("No label was bought: ") and says in line for line in caveats(summary))
