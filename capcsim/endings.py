@@ -16,6 +16,7 @@ import traceback
 import warnings
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager, suppress
+from pathlib import Path
 from typing import Any, NoReturn, TextIO
 
 from capcsim.errors import CapcsimError, CapcsimWarning, HostError, PeerFailed, PeerFault, WorkerFailed
@@ -52,6 +53,7 @@ def say(text: str, colour: str = "") -> None:
 def _run(command: Callable[[], int]) -> int:
     try:
         _hold_streams()
+        _check_folder()
         code = command()
         sys.stdout.flush()
     except (KeyboardInterrupt, Interrupted) as error:
@@ -122,6 +124,14 @@ def _hold_streams() -> None:
         sys.stdout = _text(_Stream(1, "standard output"), sys.stdout)
     if sys.stderr is sys.__stderr__:
         sys.stderr = _text(_Stream(2, None), sys.stderr)
+
+
+def _check_folder() -> None:
+    """Libraries die in ways of their own where the current folder has been removed."""
+    try:
+        Path.cwd()
+    except OSError as error:
+        raise HostError("current folder", HostError.at("", error).reason, "go to one that is there") from None
 
 
 class _Stream(io.FileIO):

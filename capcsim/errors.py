@@ -173,14 +173,15 @@ class HostError(CapcsimError):
     def of(cls, error: BaseException) -> Self | None:
         """What an exception that nobody foresaw says about the host; None for nothing: it may be our fault."""
         text = " ".join(str(error).split())
-        if isinstance(error, MemoryError) or any(words in text for words in _OUT_OF_MEMORY):
-            return cls("memory", "exhausted" + f" ({text})" * bool(text), f"free some, or take on less, and {_AGAIN}")
-        if isinstance(error, RuntimeError) and "start new thread" in text:
-            return cls("threads", text, f"end other processes or allow more, and {_AGAIN}")
+        if isinstance(error, MemoryError):
+            return cls("memory", "exhausted" + f" ({text})" * bool(text), _MORE_MEMORY)
+        if isinstance(error, ImportError | RuntimeError):  # of libraries that are not written in Python
+            number = next((number for words, number in _WORDS.items() if words in text), None)
+            error = error if number is None else OSError(number, text)
         if not isinstance(error, OSError):
             return None
         if "temporary directory" in text:
-            return cls("temporary files", text, f"set TMPDIR to a folder that can be written, and {_AGAIN}")
+            return cls("temporary files", "there is no folder for them", f"set TMPDIR to one, and {_AGAIN}")
         # A file that is not there may be one that we should have made.
         if error.errno == errno.ENOENT or not any(error.errno in numbers for numbers in _REMEDIES):
             return None
@@ -207,13 +208,15 @@ class CapcsimWarning(UserWarning):
 
 _AGAIN = "give the same command again"
 _MEND = f"mend that, and {_AGAIN}"
+_MORE_MEMORY = f"free some, or take on less at once, and {_AGAIN}"
 _REMEDIES = {
     (errno.ENOSPC, errno.EDQUOT, errno.EFBIG): f"make room and {_AGAIN}",
     (errno.EROFS, errno.EACCES, errno.EPERM): f"make it accessible or name another place, and {_AGAIN}",
     (errno.ENAMETOOLONG,): "choose a shorter name",
     (errno.EEXIST, errno.EISDIR, errno.ENOTDIR, errno.ELOOP): "choose another name",
     (errno.EMFILE, errno.ENFILE): f"allow more open files (ulimit -n) and {_AGAIN}",
-    (errno.EAGAIN, errno.ENOMEM): f"end other processes or allow more, and {_AGAIN}",
+    (errno.EAGAIN,): f"end other processes or allow more, and {_AGAIN}",
+    (errno.ENOMEM,): _MORE_MEMORY,
     (errno.EPIPE,): f"let its reader read to the end, and {_AGAIN}",
 }
 _RESOURCES = {
@@ -224,7 +227,12 @@ _RESOURCES = {
     errno.ENOMEM: "memory",
     errno.EAGAIN: "processes",
 }
-_OUT_OF_MEMORY = ("DefaultCPUAllocator: can't allocate memory", "CUDA out of memory")
+_WORDS = {os.strerror(number): number for number in _RESOURCES} | {
+    "can't start new thread": errno.EAGAIN,
+    "can't allocate memory": errno.ENOMEM,
+    "out of memory": errno.ENOMEM,
+    "failed to map segment": errno.ENOMEM,
+}
 
 
 class BookUnavailable(RecordError):
