@@ -40,11 +40,11 @@ def crypten() -> Any:
         return import_module("crypten")
 
 
-def join(rank: int, store: str, provider: Provider) -> Any:
+def join(rank: int, rendezvous: str, provider: Provider) -> Any:
     """Make this process the party of this rank; returns its communicator, when all the others are there.
 
     CrypTen is told by environment variables, and leaves them there: never call this in a process that is not a
-    party's own. `store` is a file that all of them share.
+    party's own. `rendezvous` is a URL that PyTorch knows how to meet at, file://PATH say.
     """
     import torch
 
@@ -54,7 +54,7 @@ def join(rank: int, store: str, provider: Provider) -> Any:
     os.environ.update(
         RANK=str(rank),
         WORLD_SIZE=str(PARTIES),
-        RENDEZVOUS=f"file://{store}",
+        RENDEZVOUS=rendezvous,
         DISTRIBUTED_BACKEND="gloo",
         GLOO_SOCKET_IFNAME=LOOPBACK,
     )

@@ -1,9 +1,9 @@
 """What a party sends, takes and computes: CrypTen's communicator, watched.
 
-Every operation that CrypTen uses with two parties is written down as messages with their payload's bytes, once, at the
-sender. Between two of them lies work: CPU seconds of the whole process, since gloo moves and adds up tensors in threads
-of its own; these sleep while they wait. Operations that nobody measures are refused. What gloo and TCP add to a payload
-is not counted, as it is not for our own channels.
+Every operation that CrypTen uses with two parties is written down as the messages that gloo makes of it
+(`capcsim_crypten.gloo`), with gloo's own headers and without TCP's. Between two of them lies work: CPU seconds of the
+whole process, since gloo moves and adds up tensors in threads of its own; these sleep while they wait. Operations that
+nobody measures are refused.
 """
 
 import pickle
@@ -15,7 +15,8 @@ from typing import Any
 import torch
 
 from capcsim.backend import Phase, Role, Scope
-from capcsim.crypto.programs import Received, RoleLog, Sent, Work
+from capcsim.crypto.programs import Received, RoleLog, Work
+from capcsim_crypten import gloo
 
 UNMEASURED = ("send", "recv", "scatter", "reduce", "gather", "all_gather", "broadcast_obj", "barrier")
 SIZE_BYTES = 4
@@ -50,24 +51,36 @@ class Meter:
         self._note_work()
         return self._log
 
-    def sent(self, to: int, nbytes: int) -> None:
-        """A message of so many bytes leaves for the party of this rank; empty ones do not."""
-        if nbytes:
-            self._note_work()
-            self._log.append(Sent(nbytes, self._phase, self._roles[to]))
+    def gives(self, to: int, nbytes: int) -> None:
+        """A payload goes to the party of this rank, past the communicator."""
+        self._note(gloo.gives(self._roles[to], nbytes, self._phase))
 
-    def received(self, source: int, nbytes: int) -> None:
-        """A message of so many bytes came from the party of this rank."""
-        if nbytes:
-            self._log.append(Received(self._roles[source]))
+    def takes(self, source: int) -> None:
+        """A payload comes from the party of this rank, past the communicator."""
+        self._note(gloo.takes(self._roles[source], self._phase))
 
-    def _watched(self, operation: Callable[..., Any], note: Callable[..., None]) -> Callable[..., Any]:
+    def takes_object(self, source: int) -> None:
+        """An object came from the party of this rank, by `listen`."""
+        self._recv_obj(source)
+
+    def meets(self) -> None:
+        """All wait for all, past the communicator."""
+        self._note(gloo.barrier(self._roles, self._rank, self._phase))
+
+    def _watched(self, operation: Callable[..., Any], note: Callable[..., Any]) -> Callable[..., Any]:
         @wraps(operation)
         def watched(*args: Any, **kwargs: Any) -> Any:
-            note(*args, **kwargs)
-            return operation(*args, **kwargs)
+            when_done = note(*args, **kwargs)
+            request = operation(*args, **kwargs)
+            return _Request(request, lambda: self._note(when_done)) if when_done else request
 
         return watched
+
+    def _note(self, messages: RoleLog) -> None:
+        """Messages, after the work that lies before them; writing them down is nobody's work."""
+        self._note_work()
+        self._log += messages
+        self._since_s = time.process_time()
 
     def _note_work(self) -> None:
         now_s = time.process_time()
@@ -76,50 +89,43 @@ class Meter:
         self._since_s = now_s
 
     def _all_reduce(self, tensors: Any, *_: Any, **__: Any) -> None:
-        """Between the two parties: gloo's ring reduces and scatters, then gathers; each a chunk of half the tensor.
-
-        The second message is a sum, and so has to wait for the other's first.
-        """
-        other = 1 - self._rank
-        halves = [chunks_bytes(t) for t in (tensors if isinstance(tensors, list) else [tensors])]
-        mine, theirs = (sum(chunk[rank] for chunk in halves) for rank in (self._rank, other))
-        self.sent(other, theirs)
-        self.received(other, mine)
-        self.sent(other, mine)
-        self.received(other, theirs)
+        """Between the two parties."""
+        sizes = [(_bytes(t), t.element_size()) for t in (tensors if isinstance(tensors, list) else [tensors])]
+        self._note(gloo.all_reduce(self._roles[1 - self._rank], self._rank, sizes, self._phase))
 
     def _broadcast(self, tensor: torch.Tensor, src: int, group: Any = None, **_: Any) -> None:
-        """Among the parties; or, within a group of their own, from the dealer to the first party."""
-        nbytes = _bytes(tensor)
-        if self._rank != src:
-            self.received(src, nbytes)
-            return
-        for rank in (0,) if group is not None else range(len(self._roles)):
-            if rank != src and self._roles[rank] is not Role.DEALER:
-                self.sent(rank, nbytes)
+        """Between the two parties; or, within a group of their own, from the dealer to the first party."""
+        if self._rank == src:
+            self.gives(0 if group is not None else 1 - src, _bytes(tensor))
+        else:
+            self.takes(src)
 
-    def _isend(self, tensor: torch.Tensor, dst: int) -> None:
-        self.sent(dst, _bytes(tensor))
+    def _isend(self, tensor: torch.Tensor, dst: int) -> RoleLog:
+        return gloo.gives(self._roles[dst], _bytes(tensor), self._phase)
 
-    def _irecv(self, tensor: torch.Tensor, src: int) -> None:
-        self.received(src, _bytes(tensor))
+    def _irecv(self, tensor: torch.Tensor, src: int) -> RoleLog:  # noqa: ARG002
+        self._note(gloo.expects(self._roles[src], self._phase))
+        return [Received(self._roles[src])]
 
     def _send_obj(self, thing: Any, dst: int, group: Any = None) -> None:  # noqa: ARG002
-        self.sent(dst, SIZE_BYTES + len(pickle.dumps(thing)))
+        self.gives(dst, SIZE_BYTES)
+        self.gives(dst, len(pickle.dumps(thing)))
 
     def _recv_obj(self, src: int, group: Any = None) -> None:  # noqa: ARG002
-        self.received(src, SIZE_BYTES)
+        self.takes(src)
+        self.takes(src)
 
 
-def chunks_bytes(tensor: torch.Tensor) -> tuple[int, int]:
-    """How gloo's ring of two splits a tensor: the bytes of the chunks that ranks 0 and 1 add up.
+class _Request:
+    """An operation under way: what it waits for is noted when its caller waits."""
 
-    Two segments a rank, each a whole number of elements (gloo/allreduce.cc, ring).
-    """
-    total, element = _bytes(tensor), tensor.element_size()
-    segment = -(-total // (4 * element)) * element
-    first = min(total, 2 * segment)
-    return first, total - first
+    def __init__(self, request: Any, note: Callable[[], None]) -> None:
+        self._request, self._note_end = request, note
+
+    def wait(self) -> Any:
+        """Wait until it is done."""
+        self._note_end()
+        return self._request.wait()
 
 
 def _bytes(tensor: torch.Tensor) -> int:

@@ -99,17 +99,20 @@ class Parties:
         if self._helpers and not any(helper.ended for helper in self._helpers.values()):
             return
         self.close()
-        from capcsim_crypten.party import start
-
         helpers: dict[Role, Helper] = {}
         self._stop = weakref.finalize(self, _stop_all, helpers)
         self._helpers = helpers
         for role in self.roles:
             helpers[role] = Helper(NAMES[role])
         with tempfile.TemporaryDirectory(prefix="capcsim-") as folder:
-            store = str(Path(folder) / "store")
-            calls = {role: (start, (rank, store, self._provider)) for rank, role in enumerate(self.roles)}
+            calls = {role: self._joining(rank, Path(folder) / "store") for rank, role in enumerate(self.roles)}
             self._parties, _ = self._call(Step.SETUP, calls, START_S, keep=True)
+
+    def _joining(self, rank: int, store: Path) -> Task:
+        """What makes a process the party of this rank; all of them find one another in the file `store`."""
+        from capcsim_crypten.party import start
+
+        return start, (rank, f"file://{store}", self._provider)
 
     def _call(
         self, step: Step, calls: Mapping[Role, Task], patience_s: float, *, keep: bool

@@ -52,9 +52,9 @@ class SharedModel:
     weights: dict[int, tuple[Any, Any]]
 
 
-def start(rank: int, store: str, provider: compat.Provider) -> tuple[Party, RoleLog]:
+def start(rank: int, rendezvous: str, provider: compat.Provider) -> tuple[Party, RoleLog]:
     """Join the others; returns when all are there."""
-    communicator = compat.join(rank, store, provider)
+    communicator = compat.join(rank, rendezvous, provider)
     dealer = compat.Dealer(communicator) if rank == compat.DEALER_RANK else None
     if dealer:
         dealer.seeds()
@@ -68,7 +68,8 @@ def open_pair(party: Party, plan: Plan, weights: dict[int, RealWeights]) -> tupl
     party.meter.begin(Phase.SETUP)
     compat.fresh_seeds()
     if party.has_dealer:
-        party.meter.received(compat.DEALER_RANK, SEED_BYTES)
+        party.meter.takes(compat.DEALER_RANK)
+        party.meter.meets()
         compat.take_dealers_seed()
     model = SharedModel(plan, {})
     for position, owned in weights.items():
@@ -104,10 +105,11 @@ def deal(party: Party, phase: Phase) -> tuple[None, RoleLog]:
     party.meter.begin(phase)
     if phase is Phase.SETUP:
         for rank in range(compat.PARTIES):
-            party.meter.sent(rank, SEED_BYTES)
+            party.meter.gives(rank, SEED_BYTES)
+        party.meter.meets()
         party.dealer.seeds()
     while (request := party.meter.listen(0, party.communicator.ttp_group)) != DONE:
-        party.meter.received(0, SEED_BYTES)
+        party.meter.takes_object(0)
         party.dealer.serve(request)
     return None, party.meter.end()
 

@@ -6,6 +6,7 @@ message, as long as that is a small part of the transcript. Every second, byte a
 is overlap: a receiver gets the merged message later than it would have got the first of its parts.
 """
 
+from collections.abc import Sequence
 from dataclasses import dataclass, field
 
 from capcsim.backend import Compute, Message, Phase, Role, Scope, Step, Transcript
@@ -33,6 +34,8 @@ class _Run:
     alone: Compute | Message | None = None
     members: dict[int, bool] = field(default_factory=dict)
     """The old nodes, and whether each is a message."""
+    before: set[int] = field(default_factory=set)
+    """The first nodes of this run and of all that it waits for, which name them."""
 
 
 def condensed(transcript: Transcript) -> Transcript:
@@ -42,23 +45,35 @@ def condensed(transcript: Transcript) -> Transcript:
     most_s, most_bytes = cpu_s(transcript), sent_bytes(transcript)
     runs: list[_Run] = []
     under_way: dict[Role, _Run] = {}
+    of: list[_Run] = []  # the run of each node so far
     for index, node in enumerate(transcript):
         role = node.role if isinstance(node, Compute) else node.sender
-        run = under_way.get(role)
-        if run is None or not _takes(run, node, most_s, most_bytes):
+        run, needs = under_way.get(role), [of[other] for other in node.after]
+        if run is None or not _takes(run, node, needs, most_s, most_bytes):
             run = _Run(index, node.step, node.phase, role, set(), alone=None if node.scope is Scope.PAIR else node)
+            run.before = {index}.union(*(other.before for other in needs))
             runs.append(run)
             under_way[role] = run
         _take(run, index, node)
+        of.append(run)
     return _written(runs)
 
 
-def _takes(run: _Run, node: Compute | Message, most_s: dict[str, float], most_bytes: dict[str, int]) -> bool:
-    """Whether a run may go on with a node without anybody waiting in a circle, or much longer than before."""
+def _takes(
+    run: _Run,
+    node: Compute | Message,
+    needs: Sequence[_Run],
+    most_s: dict[str, float],
+    most_bytes: dict[str, int],
+) -> bool:
+    """Whether a run may go on with a node that waits for these runs: with all of them behind it, and for not too long.
+
+    A run that began before what the node waits for would have to begin later: what two roles do at the same time would
+    come one after the other.
+    """
     if run.alone is not None or node.scope is not Scope.PAIR or (run.step, run.phase) != (node.step, node.phase):
         return False
-    # What lies between the run's beginning and this node may itself wait for the run.
-    if any(index >= run.first and index not in run.members for index in node.after):
+    if any(other.first not in run.before for other in needs):
         return False
     if isinstance(node, Compute):
         return (run.seconds + node.seconds) * PARTS <= most_s[run.role] or not node.seconds

@@ -65,7 +65,20 @@ class Work:
 
 @dataclass(frozen=True, slots=True)
 class Sent:
-    """A message of so many bytes left; `receiver` says to whom, where there are more than two roles."""
+    """A message of so many bytes left; `receiver` says to whom, where there are more than two roles.
+
+    One that is `granted` leaves when the receiver's next Grant has come, while its sender goes on.
+    """
+
+    nbytes: int
+    phase: Phase
+    receiver: Role | None = None
+    granted: bool = False
+
+
+@dataclass(frozen=True, slots=True)
+class Grant:
+    """A message left that says "I am ready for yours", as libraries with a rendezvous send it."""
 
     nbytes: int
     phase: Phase
@@ -74,13 +87,19 @@ class Sent:
 
 @dataclass(frozen=True, slots=True)
 class Received:
-    """The next message was taken; `sender` says whose, where there are more than two roles."""
+    """The next message was taken; `sender` says whose, where there are more than two roles.
+
+    With `grant` it was the next Grant, for which this role waited.
+    """
 
     sender: Role | None = None
+    grant: bool = False
 
 
-RoleLog: TypeAlias = list[Work | Sent | Received]
-"""What one role did, in order. The n-th Received of a role from another is that one's n-th Sent to it."""
+RoleLog: TypeAlias = list[Work | Sent | Grant | Received]
+"""What one role did, in order. The n-th Received of a role from another is that one's n-th Sent to it; and so are
+grants, counted by themselves.
+"""
 
 
 class RoleDriver:
@@ -225,22 +244,22 @@ def _advance(seat: _Seat, peer: _Seat, tap: Tap | None, *, forced: bool) -> bool
 class _Line:
     """One role's log while it is laid out as nodes: how far it is, and what its next node waits for.
 
-    `messages` are the nodes of what it has sent, and `taken` counts what it has received, by the other role.
+    `messages` and `grants` are the nodes of what it has sent and not been taken yet, by the other role.
     """
 
     def __init__(self, role: Role, others: Sequence[Role], log: RoleLog) -> None:
         self.role, self.log, self.next = role, log, 0
         self.only_peer = others[0]
-        self.messages: dict[Role, list[int]] = {other: [] for other in others}
-        self.taken: dict[Role, int] = dict.fromkeys(others, 0)
+        self.messages: dict[Role, deque[int]] = {other: deque() for other in others}
+        self.grants: dict[Role, deque[int]] = {other: deque() for other in others}
         self.after: tuple[int, ...] = ()
 
 
 def merge(roles: Sequence[Role], logs: Sequence[RoleLog], step: Step) -> Transcript:
     """The transcript of the logs of two roles or more; the same whoever ran them, and where.
 
-    A role's work waits for its previous work and for what it received since. Raises PeerFailed for a message that
-    was not read, or logs that do not belong together.
+    A role's work waits for its previous work and for what it received since; so does what it sends, and for a Grant
+    if it is granted. Raises PeerFailed for a message that was not read, or logs that do not belong together.
     """
     lines = {
         role: _Line(role, [other for other in roles if other is not role], log)
@@ -254,7 +273,8 @@ def merge(roles: Sequence[Role], logs: Sequence[RoleLog], step: Step) -> Transcr
         if sum(line.next for line in lines.values()) == before:
             raise PeerFailed(f"step {step}: the logs of {' and '.join(roles)} do not belong together")
     for line in lines.values():
-        if unread := sum(len(lines[peer].messages[line.role]) - taken for peer, taken in line.taken.items()):
+        peers = [peer for peer in lines.values() if peer is not line]
+        if unread := sum(len(peer.messages[line.role]) + len(peer.grants[line.role]) for peer in peers):
             raise PeerFailed(f"step {step}: {line.role} ended with {unread} message(s) unread")
     return tuple(nodes)
 
@@ -266,17 +286,24 @@ def _lay(line: _Line, lines: Mapping[Role, _Line], nodes: list[Compute | Message
             case Work(seconds, phase, scope):
                 nodes.append(Compute(line.role, seconds, step, phase, scope, line.after))
                 line.after = (len(nodes) - 1,)
-            case Sent(nbytes, phase, receiver):
+            case Sent(nbytes, phase, receiver, granted):
                 peer = receiver or line.only_peer
-                nodes.append(Message(line.role, peer, nbytes, step, phase, Scope.PAIR, line.after))
-                line.messages[peer].append(len(nodes) - 1)
-            case Received(sender):
-                peer = sender or line.only_peer
-                sent, taken = lines[peer].messages[line.role], line.taken[peer]
-                if taken == len(sent):
+                grants = lines[peer].grants[line.role]
+                if granted and not grants:
                     return
-                line.after += (sent[taken],)
-                line.taken[peer] += 1
+                after = (*line.after, grants.popleft()) if granted else line.after
+                line.messages[peer].append(len(nodes))
+                nodes.append(Message(line.role, peer, nbytes, step, phase, Scope.PAIR, after))
+            case Grant(nbytes, phase, receiver):
+                peer = receiver or line.only_peer
+                line.grants[peer].append(len(nodes))
+                nodes.append(Message(line.role, peer, nbytes, step, phase, Scope.PAIR, line.after))
+            case Received(sender, grant):
+                peer = lines[sender or line.only_peer]
+                there = (peer.grants if grant else peer.messages)[line.role]
+                if not there:
+                    return
+                line.after += (there.popleft(),)
         line.next += 1
 
 

@@ -66,6 +66,21 @@ def test_a_stream_takes_nearly_the_same_time_in_far_fewer_nodes(bps: float, late
     assert before * (1 - 1e-9) <= after < before * (1 + layers * 2 / PARTS)
 
 
+def test_what_two_roles_do_at_the_same_time_does_not_come_one_after_the_other() -> None:
+    """Both work, tell each other, and work on: whoever comes second in the list must not wait for the first."""
+    nodes: list[Compute | Message] = []
+    heard: dict[Role, tuple[int, ...]] = {Q: (), A: ()}
+    for _ in range(100):
+        first = len(nodes)
+        for role, other in ((Q, A), (A, Q)):
+            nodes.append(Compute(role, 0.01, *LABELS, heard[role]))
+            nodes.append(Message(role, other, 1000, *LABELS, (len(nodes) - 1,)))
+        heard = {Q: (first, first + 3), A: (first + 2, first + 1)}
+    for bps, latency_s in ((1e9, 0.0), (1e6, 0.01)):
+        before, after = (makespan_s(each, bps, latency_s) for each in (tuple(nodes), condensed(tuple(nodes))))
+        assert after == pytest.approx(before, rel=0.05)
+
+
 def test_few_nodes_stay_as_they_are() -> None:
     short = stream(FEW_NODES // 3)
     assert condensed(short) is short

@@ -1,12 +1,16 @@
 """Party processes that these tests share: starting them takes seconds."""
 
+import sys
 from collections.abc import Callable, Iterator
+from pathlib import Path
 from typing import Any
 
 import pytest
 
 from capcsim.crypto.helper import Helper
 from capcsim_crypten import CryptenBackend
+
+sys.path.append(str(Path(__file__).parents[2] / "benchmarks"))
 
 
 @pytest.fixture(scope="package")

@@ -2,7 +2,20 @@ import pytest
 
 from capcsim.backend import Compute, Message, Phase, Role, Scope, Step
 from capcsim.crypto import programs
-from capcsim.crypto.programs import Mark, Received, Recv, RoleDriver, RoleLog, Send, Sent, Steps, Work, merge, run_local
+from capcsim.crypto.programs import (
+    Grant,
+    Mark,
+    Received,
+    Recv,
+    RoleDriver,
+    RoleLog,
+    Send,
+    Sent,
+    Steps,
+    Work,
+    merge,
+    run_local,
+)
 from capcsim.errors import PeerFailed
 
 ROLES = (Role.QUERIER, Role.ANSWERER)
@@ -221,3 +234,38 @@ def test_the_logs_of_three_roles_are_merged_by_who_sent_what() -> None:
             assert [merged[index].receiver for index in node.after if isinstance(merged[index], Message)] == [node.role]
     with pytest.raises(PeerFailed, match="querier ended with 1 message"):
         merge((asker, other, dealer), (meets[asker][:3], meets[other][:3], deals), Step.INFER)
+
+
+def test_a_granted_message_waits_for_the_grant_and_its_sender_does_not() -> None:
+    """A rendezvous both ways: each says that it is ready, and sends when it hears that the other is."""
+    work = Work(0.1, Phase.ONLINE, Scope.PAIR)
+    meets: RoleLog = [work, Grant(48, Phase.ONLINE), Sent(7, Phase.ONLINE, granted=True), work, Received(), work]
+    transcript = merge(ROLES, (meets, meets), Step.INFER)
+    grants, payloads = ([i for i, n in enumerate(transcript) if getattr(n, "nbytes", 0) == size] for size in (48, 7))
+    own_work = {role: [i for i, n in enumerate(transcript) if getattr(n, "role", "") is role] for role in ROLES}
+    for role, peer in (ROLES, ROLES[::-1]):
+        first, second, last = own_work[role]
+        (grant,) = (i for i in grants if transcript[i].sender is role)
+        (of_peer,) = (i for i in grants if transcript[i].sender is peer)
+        (payload,) = (i for i in payloads if transcript[i].sender is role)
+        assert transcript[grant].after == (first,)
+        assert transcript[payload].after == (first, of_peer)
+        assert transcript[second].after == (first,)
+        assert [i for i in payloads if transcript[i].sender is peer] == [
+            i for i in transcript[last].after if i != second
+        ]
+
+
+def test_who_waits_for_a_grant_goes_on_after_it() -> None:
+    work = Work(0.1, Phase.ONLINE, Scope.PAIR)
+    gives: RoleLog = [Received(grant=True), Sent(7, Phase.ONLINE), work]
+    takes: RoleLog = [Grant(48, Phase.ONLINE), Received()]
+    transcript = merge(ROLES, (gives, takes), Step.INFER)
+    assert [(type(node), node.after) for node in transcript] == [(Message, ()), (Message, (0,)), (Compute, (0,))]
+
+
+def test_a_grant_that_nobody_uses_or_gives_is_refused() -> None:
+    with pytest.raises(PeerFailed, match=r"answerer ended with 1 message\(s\) unread"):
+        merge(ROLES, ([Grant(48, Phase.ONLINE)], []), Step.INFER)
+    with pytest.raises(PeerFailed, match="do not belong together"):
+        merge(ROLES, ([Sent(7, Phase.ONLINE, granted=True)], [Received()]), Step.INFER)
