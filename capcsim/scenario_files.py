@@ -149,7 +149,8 @@ def _changes(before: Mapping[str, Any], after: Mapping[str, Any], prefix: str = 
         elif new is None:
             yield f"{name} removed"
         else:
-            yield f"{name} = {new if isinstance(new, str) else json.dumps(new, default=str)}"
+            text = new if isinstance(new, str) else json.dumps(new, default=str)
+            yield f"{name} = {text if len(text) <= 40 else text[:37] + '...'}"
 
 
 def _anchor_data_path(tree: dict[str, Any], folder: Path) -> None:

@@ -380,6 +380,10 @@ def test_a_section_that_is_a_value_is_told_beside_options_too(tmp_path: Path) ->
             "Handwritten digits (changed: network.party.up_bps = 1000000.0)",
         ),
         (["title=Mine", "seed=3"], "Mine (changed: seed = 3)"),
+        (
+            [f"models.kinds={['mlp'] * 9}"],
+            'Handwritten digits (changed: models.kinds = ["mlp", "mlp", "mlp", "mlp", "mlp",...)',
+        ),
         (["title='a\tb'"], "a b"),
     ],
 )
@@ -387,6 +391,11 @@ def test_a_title_says_what_was_changed(overrides: list[str], title: str) -> None
     found = load_scenario("digits", overrides)
     assert found.title_as_run == title
     assert found.model_copy().title_as_run == title
+
+
+def test_a_cut_of_mnist_does_not_claim_250_parties() -> None:
+    title = load_scenario("mnist", ["parties.count=25"], folder=Path("nowhere")).title_as_run
+    assert title == "MNIST (changed: parties.count = 25)"
 
 
 def test_the_titles_of_shipped_scenarios_hold_no_number_that_a_key_has() -> None:
