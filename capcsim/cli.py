@@ -40,7 +40,7 @@ app = typer.Typer(
     context_settings={"help_option_names": ["-h", "--help"]},
 )
 
-USAGE_ERROR = typer.BadParameter.__mro__[1]
+USAGE_ERROR: Any = typer.BadParameter.__mro__[1]
 INTERRUPTED = 130
 LOADING = "loading libraries"
 
@@ -405,6 +405,7 @@ def _remove_if_empty(folder: Path, *, named: bool) -> None:
 
 
 def _write_comparison(folder: Path, found: dict[str, Any], draw: Callable[[dict[str, Any], Path], None]) -> None:
+    make_folder(folder)
     with replacing(folder / "comparison.json") as fresh:
         fresh.write_text(json.dumps(found, indent=2, allow_nan=False))
     draw(found, folder / "comparison.png")

@@ -382,7 +382,7 @@ def test_a_section_that_is_a_value_is_told_beside_options_too(tmp_path: Path) ->
         (["title=Mine", "seed=3"], "Mine (changed: seed = 3)"),
         (
             [f"models.kinds={['mlp'] * 9}"],
-            'Handwritten digits (changed: models.kinds = ["mlp", "mlp", "mlp", "mlp", "mlp",...)',
+            'Handwritten digits (changed: models.kinds = ["mlp", "mlp", "mlp", "mlp", "mlp", "...)',
         ),
         (["title='a\tb'"], "a b"),
     ],
