@@ -80,17 +80,23 @@ def _message(sender: Role, receiver: Role, nbytes: int, step: Step, *after: int)
 
 
 class Scripted(PlaintextBackend):
-    """Reports its script. With `deaf` it votes for class 0, whatever its model says."""
+    """Reports its script. With `deaf` it votes for class 0, whatever its model says; with `stubborn` on principle."""
 
-    def __init__(self, name: str, security: str, script: Script, clock: Clock, *, deaf: bool = False) -> None:
+    def __init__(
+        self, name: str, security: str, script: Script, clock: Clock, *, deaf: bool = False, stubborn: bool = False
+    ) -> None:
         self.name = name  # type: ignore[misc]
-        self.capabilities = replace(PlaintextBackend.capabilities, security=security, exact=not deaf)  # type: ignore[misc]
-        self._script, self._clock, self._deaf = script, clock, deaf
+        self.capabilities = replace(PlaintextBackend.capabilities, security=security, exact=not (deaf or stubborn))  # type: ignore[misc]
+        self._script, self._clock, self._deaf, self._stubborn = script, clock, deaf or stubborn, stubborn
 
     def open(self, querier: int, prepared: Any) -> Any:
         session, _ = super().open(querier, prepared)
         self._clock.now_s += self._script.key_s
         return session, self._script.set_up(G if prepared is None else A)
+
+    def reference(self, prepared: Any, x: Any) -> Any:
+        logits = super().reference(prepared, x)
+        return np.where(np.arange(logits.shape[1]), -1, 1) + 0 * logits if self._stubborn else logits
 
     def infer(self, session: Any, x: Any) -> Any:
         shares, _ = super().infer(session, x)

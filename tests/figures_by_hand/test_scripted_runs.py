@@ -41,6 +41,7 @@ REAL_WORK = {"abs": 0.2}
 PLAIN = ("open", "none", Script(encode_s=0.5, infer_s=1.0, argmax_s=0.25, release_s=0.125))
 THRIFTY = ("thrifty", "semi-honest", Script(encode_s=1.0, infer_s=6.0, argmax_s=2.0, release_s=3.0))
 CHATTY = ("chatty", "semi-honest", Script(encode_s=0.5, infer_s=0.5, argmax_s=0.5, release_s=0.5, trips=60))
+STUBBORN = ("stubborn", "semi-honest", Script(encode_s=0.5, infer_s=0.5, argmax_s=0.5, release_s=0.5))
 
 
 @pytest.fixture(scope="module")
@@ -66,10 +67,14 @@ def tree(smoke_tree: Tree, tmp_path_factory: pytest.TempPathFactory) -> Tree:
 def clock(tmp_path_factory: pytest.TempPathFactory, own_cache: Path) -> Iterator[Clock]:
     """With the backends under their names, and nothing measured earlier."""
     made, folder = Clock(), tmp_path_factory.mktemp("scripted")
-    known = {name: (name, security, script, made) for name, security, script in (PLAIN, THRIFTY, CHATTY)}
+    known = {name: (name, security, script, made) for name, security, script in (PLAIN, THRIFTY, CHATTY, STUBBORN)}
+
+    def load(name: str, *_: Any) -> Scripted:
+        return Scripted(*known[name], deaf=name == "chatty", stubborn=name == "stubborn")
+
     with pytest.MonkeyPatch.context() as patch:
         patch.setattr("capcsim.costs.profile.time", made)
-        patch.setattr("capcsim.registry.load", lambda name, *_: Scripted(*known[name], deaf=name == "chatty"))
+        patch.setattr("capcsim.registry.load", load)
         patch.setenv("CAPCSIM_CACHE", str(folder / "cache"))
         patch.setenv("CAPCSIM_STATE", str(folder / "state"))
         yield made
@@ -241,13 +246,16 @@ def test_a_deaf_backend_disagrees_on_every_query_of_another_class(tree: Tree, tm
     data = {**tree["data"], "path": str(tmp_path / "parts.npz"), "evaluation": 30, "weak_classes": []}
     queries = {**tree["queries"], "per_querier": SIZE}
     scenario = parse_scenario({**tree, "data": data, "queries": queries})
-    deaf, hearing = compare(scenario, [Choice("chatty", {}), Choice("thrifty", {})], {}, repeats=1)["backends"]
+    choices = [Choice(name, {}) for name in ("chatty", "thrifty", "stubborn")]
+    deaf, hearing, stubborn = compare(scenario, choices, {}, repeats=1)["backends"]
     # Of six pairs, each with one batch, five were executed.
-    for row in (deaf, hearing):
+    for row in (deaf, hearing, stubborn):
         assert row["agreement"]["votes"] == 5 * SIZE
     assert deaf["agreement"]["disagreements"] == 5 * SIZE
     assert (deaf["agreement"]["upper_bound_95"], deaf["agreement"]["float32"]) == (1.0, 0.0)
     assert (hearing["agreement"]["disagreements"], hearing["agreement"]["float32"]) == (0, 1.0)
+    assert (stubborn["agreement"]["disagreements"], stubborn["agreement"]["float32"]) == (0, 0.0)
+    assert (hearing["label_accuracy"], stubborn["label_accuracy"]) == (1.0, 0.0)
     # With no disagreement in 15 votes: 1 - 0.05^(1/15).
     assert hearing["agreement"]["upper_bound_95"] == pytest.approx(1 - 0.05 ** (1 / 15))
 
