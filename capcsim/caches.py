@@ -4,7 +4,7 @@ import warnings
 from pathlib import Path
 
 from capcsim.errors import CapcsimWarning, HostError
-from capcsim.files import replacing
+from capcsim.files import make_folder, replacing
 from capcsim.paths import NAME_A_CACHE, cache_folder
 
 
@@ -38,6 +38,7 @@ class Cache:
         if self.folder is None:
             return False
         try:
+            make_folder(self.folder)
             with replacing(self.folder / name) as fresh:
                 fresh.write_bytes(content)
         except HostError as error:

@@ -21,9 +21,8 @@ def make_folder(path: Path) -> None:
 def replacing(path: Path) -> Iterator[Path]:
     """A name in the same folder to write to; it becomes `path` when the block ends, and is gone if that fails.
 
-    The folder is made if there is none. Raises HostError, which names `path`, for an OSError in the block.
+    Raises HostError, which names `path`, for an OSError in the block.
     """
-    make_folder(path.parent)
     fresh = path.with_name(f".{path.stem}.{os.getpid()}{path.suffix}")
     try:
         yield fresh

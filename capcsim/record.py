@@ -153,14 +153,17 @@ class Record:
     def write_table(self, name: str, columns: Columns) -> None:
         """Write one Parquet table from columns of equal length; none at all make an empty table."""
         schema = pa.schema(TABLES[name])
-        with self._replacing(f"{name}.parquet") as fresh:
-            pq.write_table(pa.table({key: columns.get(key, []) for key in schema.names}, schema=schema), fresh)
+        table = pa.table({key: columns.get(key, []) for key in schema.names}, schema=schema)
+        # Not by its name, which Arrow takes in UTF-8 only.
+        with self._replacing(f"{name}.parquet") as fresh, fresh.open("wb") as file:
+            pq.write_table(table, file)
 
     def read_table(self, name: str) -> pa.Table:
         """One Parquet table; raises RecordError."""
         path = self.folder / f"{name}.parquet"
         try:
-            return pq.read_table(path)
+            with path.open("rb") as file:
+                return pq.read_table(file)
         except (OSError, pa.ArrowInvalid) as error:
             raise RecordError(f"{path}: cannot be read ({error}); is the run complete?") from None
 

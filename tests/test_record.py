@@ -1,4 +1,6 @@
 import json
+import os
+import shutil
 from collections.abc import Callable
 from pathlib import Path
 
@@ -60,6 +62,20 @@ def test_a_missing_or_damaged_table_is_a_clear_error(tmp_path: Path, scenario: B
     (record.folder / "queries.parquet").write_bytes(b"PAR1 cut short")
     with pytest.raises(RecordError, match=r"queries\.parquet: cannot be read"):
         record.read_table("queries")
+
+
+def test_a_name_that_is_no_utf_8(tmp_path: Path, scenario: Build) -> None:
+    record = Record.start(Path(os.fsdecode(os.fsencode(tmp_path) + b"/\xff")), scenario(), {})
+    record.write_table("metrics", {"querier": [1], "moment": ["x"], "metric": ["y"], "class": [0], "value": [0.5]})
+    assert Record.load(record.folder).read_table("metrics").to_pydict()["value"] == [0.5]
+
+
+def test_a_directory_that_is_removed_meanwhile_is_not_made_again(tmp_path: Path, scenario: Build) -> None:
+    record = Record.start(tmp_path / "run", scenario(), {})
+    shutil.rmtree(record.folder)
+    with pytest.raises(RecordError, match=r"run/queries\.parquet: cannot be written: No such file or directory"):
+        record.write_table("queries", {})
+    assert not record.folder.exists()
 
 
 def test_a_place_that_cannot_be_written_is_a_clear_error(tmp_path: Path, scenario: Build) -> None:

@@ -9,7 +9,7 @@ import numpy as np
 from matplotlib.axes import Axes
 from matplotlib.figure import Figure
 
-from capcsim.files import replacing
+from capcsim.files import make_folder, replacing
 from capcsim.record import Record
 
 STYLE: Any = {
@@ -50,7 +50,8 @@ def draw_figures(record: Record, advance: Callable[[int], None] = lambda _: None
 
 
 def save(figure: Figure, path: Path) -> None:
-    """Write a figure, in the format that the name tells; raises HostError."""
+    """Write a figure, in the format that the name tells, into a folder that may be new; raises HostError."""
+    make_folder(path.parent)
     with replacing(path) as fresh:
         figure.savefig(fresh, dpi=150)
 

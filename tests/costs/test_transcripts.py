@@ -51,7 +51,17 @@ def test_json_and_back() -> None:
     assert from_json(json.loads(json.dumps(to_json(PING_PONG)))) == PING_PONG
 
 
-@pytest.mark.parametrize("nodes", [[["querier", 1.0]], [["nobody", 1.0, "infer", "online", "pair", []]], [3]])
+DAMAGED = [
+    [["infer", "online", "pair", []]],
+    [["querier", 1.0, "infer", "online", "pair", [0]]],
+    [["querier", 1.0, "infer", "online", "pair", []], ["querier", 1.0, "infer", "online", "pair", [-1]]],
+    [["querier", -1.0, "infer", "online", "pair", []]],
+    [["querier", float("nan"), "infer", "online", "pair", []]],
+    [["querier", "answerer", -5, "infer", "online", "pair", []]],
+]
+
+
+@pytest.mark.parametrize("nodes", [[["querier", 1.0]], [["nobody", 1.0, "infer", "online", "pair", []]], [3], *DAMAGED])
 def test_damaged_json_is_a_clear_error(nodes: list[list[object]]) -> None:
     with pytest.raises(RecordError, match="a stored transcript is damaged"):
         from_json(nodes)

@@ -3,6 +3,8 @@
 import importlib.util
 import io
 import itertools
+import os
+import signal
 import sys
 import zipfile
 from dataclasses import replace
@@ -13,7 +15,7 @@ import numpy as np
 import pytest
 import torch
 
-from capcsim.errors import InputError, RecordError
+from capcsim.errors import CapcsimWarning, InputError, WorkerFailed
 from capcsim.learning import checkpoints as checkpoints_module
 from capcsim.learning import training
 from capcsim.learning.batched import train_batched
@@ -167,23 +169,43 @@ def test_a_checkpoint_of_no_finite_weights_counts_as_absent(tmp_path: Path, chan
 
 
 def test_the_oldest_checkpoints_make_room(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    import os
-
     wanted = tasks("logistic", [20, 20, 20, 20])
     kept = Checkpoints(tmp_path)
     train_all(wanted[:3], FEW, workers=1, checkpoints=kept)
     size = next(tmp_path.glob("*.npz")).stat().st_size
     for age, task in enumerate(reversed(wanted[:3])):
-        os.utime(kept._path(task, FEW, "processes"), (1e9 - age, 1e9 - age))
+        os.utime(tmp_path / kept._file(task, FEW, "processes"), (1e9 - age, 1e9 - age))
     monkeypatch.setattr(checkpoints_module, "MOST_BYTES", 3 * size)
     train_all(wanted[3:], FEW, workers=1, checkpoints=Checkpoints(tmp_path))
     assert [kept.load(task, FEW, "processes") is not None for task in wanted] == [False, False, False, True]
 
 
-def test_a_folder_that_cannot_be_written_is_named(tmp_path: Path) -> None:
+def test_where_nothing_can_be_kept_training_goes_on(tmp_path: Path) -> None:
     (tmp_path / "file").write_text("")
-    with pytest.raises(RecordError, match="set CAPCSIM_CACHE"):
-        train_all(tasks("logistic", [20]), FEW, workers=1, checkpoints=Checkpoints(tmp_path / "file"))
+    with pytest.warns(CapcsimWarning, match="file: File exists; .*set CAPCSIM_CACHE"):
+        trained = train_all(tasks("logistic", [20]), FEW, workers=1, checkpoints=Checkpoints(tmp_path / "file"))
+    assert len(trained) == 1
+
+
+def dies(number: int) -> int:
+    if number == 2:
+        os.kill(os.getpid(), signal.SIGKILL)
+    return number
+
+
+def test_a_process_that_is_killed_is_named() -> None:
+    with pytest.raises(WorkerFailed, match=r"ended early \(SIGKILL\(-9\)\); if memory is short, take fewer --workers$"):
+        list(run_all(dies, [(number,) for number in range(4)], workers=2))
+    assert list(run_all(dies, [(5,), (6,)], workers=2)) == [5, 6], "the next ones start others"
+
+
+def blocked_signals() -> set[int]:
+    return set(map(int, signal.pthread_sigmask(signal.SIG_BLOCK, ())))
+
+
+def test_only_the_first_process_hears_ctrl_c() -> None:
+    assert list(run_all(blocked_signals, [(), (), ()], workers=2)) == [{signal.SIGINT}] * 3
+    assert signal.SIGINT not in blocked_signals()
 
 
 @pytest.mark.parametrize("engine", ["dask", "ray"])

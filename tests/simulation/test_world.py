@@ -22,6 +22,7 @@ from capcsim.backend import (
     Transcript,
 )
 from capcsim.crypto.shares import share
+from capcsim.errors import RecordError
 from capcsim.journal import Journal
 from capcsim.privacy.accountant import Accountant
 from capcsim.privacy.ledger import BudgetScope, Ledger
@@ -81,6 +82,33 @@ class SetUpByPair(FixedCosts):
         return (Compute(Role.QUERIER, SETUP_S, Step.SETUP, Phase.SETUP, Scope.PAIR, ()),)
 
 
+class SilentQuerier(FixedCosts):
+    """No node of a pair is the querying party's."""
+
+    def pair(self, step: Step, querier: int, batch: int, size: int, voter: Voter) -> Transcript:
+        match step:
+            case Step.INFER:
+                return (Compute(Role.ANSWERER, INFER_S, step, Phase.ONLINE, Scope.PAIR, ()),)
+            case Step.ARGMAX:
+                return (Compute(Role.ANSWERER, ARGMAX_S, step, Phase.ONLINE, Scope.PAIR, ()),)
+            case _:
+                return super().pair(step, querier, batch, size, voter)
+
+
+class NoShare(FixedCosts):
+    """The guardian has no node in a pair."""
+
+    def pair(self, step: Step, querier: int, batch: int, size: int, voter: Voter) -> Transcript:
+        return super().pair(Step.ARGMAX if step is Step.AGGREGATE else step, querier, batch, size, voter)
+
+
+class Stranger(FixedCosts):
+    """An answering party's node where there is none."""
+
+    def release(self, querier: int, batch: int, size: int) -> Transcript:
+        return (Compute(Role.ANSWERER, RELEASE_S, Step.RELEASE, Phase.ONLINE, Scope.PAIR, ()),)
+
+
 ONE_BATCH_S = ENCODE_S + INFER_S + ARGMAX_S + SUBMIT_S + COUNT_S + RELEASE_S
 
 
@@ -138,6 +166,24 @@ def test_a_label_takes_the_same_time_however_many_parties_answer(simulate: Simul
     found = simulate({**ONE_QUERIER, "parties.count": parties, "machines.guardian.cores": 64})
     assert latencies(found) == pytest.approx([ONE_BATCH_S] * 3)
     assert found.makespan_s == pytest.approx(SETUP_S + ONE_BATCH_S)
+
+
+def test_a_querying_party_without_a_part_in_a_pair_waits_for_nothing_there(simulate: Simulate) -> None:
+    found = simulate({**ONE_QUERIER, "machines.guardian.cores": 64}, costs=SilentQuerier())
+    assert latencies(found) == pytest.approx([ONE_BATCH_S - ENCODE_S] * 3)
+    assert [row.label for row in found.queries] == [1] * 3
+
+
+@pytest.mark.parametrize(
+    ("costs", "says"),
+    [
+        (NoShare(), "voter 1 hand the guardian no share; .*--measure"),
+        (Stranger(), "step release has a node of the answerer; .*--measure"),
+    ],
+)
+def test_transcripts_that_lack_a_part_are_named(simulate: Simulate, costs: FixedCosts, says: str) -> None:
+    with pytest.raises(RecordError, match=says):
+        simulate(ONE_QUERIER, costs=costs)
 
 
 @pytest.mark.parametrize("latency_s", [0.25, 3.0])
