@@ -53,8 +53,9 @@ class Script:
         return (*nodes, _work(A, self.infer_s + more_s, Step.INFER, len(nodes) - 1))
 
     def argmax(self) -> Transcript:
-        """The answering party works, then sends."""
-        return _work(A, self.argmax_s, Step.ARGMAX), _message(A, Q, VOTE_BYTES, Step.ARGMAX, 0)
+        """The answering party works, then sends, in two parts."""
+        parts = (_message(A, Q, nbytes, Step.ARGMAX, 0) for nbytes in (VOTE_BYTES // 3, VOTE_BYTES - VOTE_BYTES // 3))
+        return _work(A, self.argmax_s, Step.ARGMAX), *parts
 
     def release(self) -> Transcript:
         """The guardian works, then sends the label."""
