@@ -3,22 +3,30 @@
 from collections.abc import Mapping
 from dataclasses import dataclass
 from pathlib import Path
-from typing import TypeVar
+from typing import TYPE_CHECKING, Any, TypeVar
 
 import numpy as np
 
 from capcsim.errors import InputError, RecordError
-from capcsim.journal import read_journal
-from capcsim.privacy.accountant import Accountant
-from capcsim.privacy.analysis import Account, analyse, epsilon_curves
-from capcsim.privacy.mechanisms import Adjacency, ConfidentGNMax, GNMax, LNMax, Mechanism, NoiseKind
-from capcsim.privacy.tuning import Tuning, tune
+from capcsim.privacy.conversions import check_delta
+from capcsim.privacy.mechanisms import (
+    MOST_MOVED,
+    PARAMETERS,
+    Adjacency,
+    ConfidentGNMax,
+    GNMax,
+    LNMax,
+    Mechanism,
+    NoiseKind,
+)
 from capcsim.privacy.vote_files import read_votes
 from capcsim.privacy.votes import VoteCounts
-from capcsim.protocol import mechanism_of
-from capcsim.record import Record
-from capcsim.scenario import NOISE_KEYS
-from capcsim.scenario_files import parse_scenario
+
+if TYPE_CHECKING:
+    # Loaded when they are needed, so that what is wrong with an option is told at once.
+    from capcsim.privacy.analysis import Account
+    from capcsim.privacy.tuning import Tuning
+    from capcsim.record import Record
 
 MOST_LABELS = 1 << 15
 Choice = TypeVar("Choice", Adjacency, NoiseKind)
@@ -28,9 +36,13 @@ Choice = TypeVar("Choice", Adjacency, NoiseKind)
 class Accounted:
     """What was found, of which mechanism, and what to know about it, a sentence a line."""
 
-    account: Account
+    account: "Account"
     mechanism: Mechanism
     notes: tuple[str, ...]
+
+    def to_json(self) -> dict[str, Any]:
+        """What `capcsim account --json` prints."""
+        return {**self.account.to_json(), "notes": list(self.notes)}
 
     @property
     def title(self) -> str:
@@ -50,18 +62,23 @@ def parse_mechanism(
     given = {key: value for key, value in parameters.items() if value is not None}
     if name is None:
         if not votes.is_dir():
-            raise InputError(f"--mechanism: give one of {', '.join(NOISE_KEYS)} for a file of votes")
+            raise InputError(f"--mechanism: give one of {', '.join(PARAMETERS)} for a file of votes")
         if given or group_size is not None:
             raise InputError("--mechanism: name it to give it parameters; without it a run's own is used")
-        return mechanism_of(parse_scenario(Record.load(votes).manifest["scenario"]))
-    if name not in NOISE_KEYS:
-        raise InputError(f"--mechanism {name}: choose one of {', '.join(NOISE_KEYS)}")
-    for key in NOISE_KEYS[name]:
+        from capcsim.protocol import mechanism_of
+        from capcsim.scenario_files import parse_scenario
+
+        return mechanism_of(parse_scenario(_record(votes).manifest["scenario"]))
+    if name not in PARAMETERS:
+        raise InputError(f"--mechanism {name}: choose one of {', '.join(PARAMETERS)}")
+    for key in PARAMETERS[name]:
         if key not in given:
             raise InputError(f"--{key} is missing: a number of votes for {name}")
     for key in given:
-        if key not in NOISE_KEYS[name]:
+        if key not in PARAMETERS[name]:
             raise InputError(f"--{key} {given[key]:g}: {name} has no such parameter")
+    if group_size is not None and not 0 < group_size <= MOST_MOVED:
+        raise InputError(f"--group-size {group_size}: the protected unit casts at least one vote and at most 2^31")
     unit = (1 if group_size is None else group_size, _choice(Adjacency, "--adjacency", adjacency))
     if name == "lnmax":
         return LNMax(given["scale"], *unit)
@@ -84,28 +101,28 @@ def account_of(
 
     `header` says whether the first line of a text file is one, where its reader cannot know.
     """
-    votes, kind = load_votes(path, header), NoiseKind.DISCRETE if path.is_dir() else NoiseKind.CONTINUOUS
+    privacy = _record(path).manifest["scenario"]["privacy"] if path.is_dir() else {}
+    kind = NoiseKind.DISCRETE if path.is_dir() else NoiseKind.CONTINUOUS
     if noise is not None:
         kind = _choice(NoiseKind, "--noise", noise)
-    if delta is None:
-        if not path.is_dir():
-            raise InputError("--delta is missing: strictly between 0 and 1")
-        delta = float(Record.load(path).manifest["scenario"]["privacy"]["delta"])
+    if delta is None and not privacy:
+        raise InputError("--delta is missing: strictly between 0 and 1")
+    delta = float(privacy["delta"]) if delta is None else delta
+    check_delta(delta)
+    if budget is not None and not budget > 0:
+        raise InputError(f"--budget {budget:g}: an epsilon above 0")
+    votes = load_votes(path, header)
+
+    from capcsim.privacy.analysis import analyse, epsilon_curves
+
     account = analyse(votes, mechanism, delta, kind)
     notes = _notes(votes, mechanism, kind)
-    if path.is_dir() and Record.load(path).manifest["scenario"]["privacy"]["noise"] != "real":
+    if path.is_dir() and privacy["noise"] != "real":
         notes.insert(0, "THIS RUN'S NOISE WAS SEEDED: IT PROTECTED NOBODY, AND NO EPSILON HOLDS FOR IT.")
-    if path.is_dir() and Record.load(path).manifest["scenario"]["parties"]["queriers"] > 1:
+    if path.is_dir() and _record(path).manifest["scenario"]["parties"]["queriers"] > 1:
         notes.append("All querying parties' queries are taken together: what they would know if they pooled them.")
     if budget is not None:
-        if not budget > 0:
-            raise InputError(f"--budget {budget:g}: an epsilon above 0")
-        labels = at_most = 32
-        while labels == at_most < MOST_LABELS:
-            at_most *= 2
-            labels = Accountant(mechanism, delta).affordable(budget, at_most)
-        more = " or more" if labels == MOST_LABELS else ""
-        notes.append(f"Epsilon {budget:g} pays for {labels}{more} labels with discrete noise, whatever the votes.")
+        notes.append(_bought(mechanism, delta, budget))
     if figures is not None:
         from capcsim.report.privacy import draw_epsilon
 
@@ -116,8 +133,10 @@ def account_of(
 
 def tune_on(
     path: Path, max_loss: float, figures: Path | None, header: bool | None = None
-) -> tuple[Tuning, Path | None]:
+) -> tuple["Tuning", Path | None]:
     """The largest sigma that label accuracy bears, and its figure where a folder is given."""
+    from capcsim.privacy.tuning import tune
+
     found = tune(load_votes(path, header), max_loss=max_loss)
     if figures is None:
         return found, None
@@ -128,14 +147,16 @@ def tune_on(
 
 def load_votes(path: Path, header: bool | None = None) -> VoteCounts:
     """Votes from a file, or what a run's record says was released."""
-    return released_votes(Record.load(path)) if path.is_dir() else read_votes(path, header=header)
+    return released_votes(_record(path)) if path.is_dir() else read_votes(path, header=header)
 
 
-def released_votes(record: Record) -> VoteCounts:
+def released_votes(record: "Record") -> VoteCounts:
     """The counted votes of every query that was opened, in the order of their release, by all querying parties.
 
     `lost` charges, of a run that was killed and resumed, have no label. Raises RecordError.
     """
+    from capcsim.journal import read_journal
+
     if not record.complete:
         raise RecordError(f"{record.folder}: the run did not end; resume it first")
     record.check_journals()
@@ -157,6 +178,21 @@ def released_votes(record: Record) -> VoteCounts:
         np.array([true[entry["querier"], entry["query"]] for entry in released], np.int64),
         lost=charged - len(released),
     )
+
+
+def _record(folder: Path) -> "Record":
+    from capcsim.record import Record
+
+    return Record.load(folder)
+
+
+def _bought(mechanism: Mechanism, delta: float, budget: float) -> str:
+    """How many labels an epsilon pays for, in a sentence."""
+    from capcsim.privacy.accountant import Accountant
+
+    labels = Accountant(mechanism, delta).affordable(budget, MOST_LABELS)
+    more = " or more" if labels == MOST_LABELS else ""
+    return f"Epsilon {budget:g} pays for {labels}{more} labels with discrete noise, whatever the votes."
 
 
 def _notes(votes: VoteCounts, mechanism: Mechanism, noise: NoiseKind) -> list[str]:

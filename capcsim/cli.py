@@ -320,7 +320,7 @@ def account(
     wanted = parse_mechanism(votes, mechanism, parameters, adjacency=adjacency, group_size=group_size)
     found = account_of(votes, wanted, delta, noise=noise, budget=budget, figures=figures, header=HEADER[header])
     if as_json:
-        print_json(found.account.to_json())
+        print_json(found.to_json())
     else:
         show_account(found)
 

@@ -7,6 +7,9 @@ from typing import Any
 from rich.console import Console
 from rich.markup import escape
 
+LARGEST_PLAIN = 1e9
+"""Larger epsilons are shown with an exponent."""
+
 out, err = Console(), Console(stderr=True)
 
 
@@ -48,9 +51,10 @@ def show_account(found: Any) -> None:
 
     table = new_table(f"{found.title}, {found.account.queries} queries, delta {found.account.delta:g}")
     for column in ("analysis", "epsilon", "may be published"):
-        table.add_column(column, justify="right" if column == "epsilon" else "left")
+        table.add_column(column, justify="right" if column == "epsilon" else "left", no_wrap=column == "epsilon")
     for name, epsilon, kind in found.account.rows():
-        table.add_row(name, *(("-", "does not apply") if epsilon is None else (f"{epsilon:.4f}", kind)))
+        shown = "-" if epsilon is None else f"{epsilon:.4f}" if epsilon < LARGEST_PLAIN else f"{epsilon:.4e}"
+        table.add_row(name, shown, kind)
     out.print(table, highlight=False)
     for note in found.notes:
         out.print(note, markup=False, highlight=False)

@@ -84,7 +84,8 @@ def test_account_prints_every_analysis_with_its_kind(call: Call, tmp_path: Path)
     code, printed, errors = call("account", str(votes), *ACCOUNT, "--json")
     assert (code, errors) == (0, "")
     found = json.loads(printed)
-    assert list(found) == ["queries", "delta", "epsilon", "releasable", "order"]
+    keys = ["queries", "delta", "epsilon", "releasable", "order", "classes", "reasons", "basis", "notes"]
+    assert list(found) == keys
     assert found["queries"] == 3
     figures = tmp_path / "figures"
     code, printed, _ = call("account", str(votes), *ACCOUNT, "--budget", "20", "--figures", str(figures))

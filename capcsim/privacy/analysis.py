@@ -6,14 +6,13 @@ guarantee. The data-dependent figures depend on private votes, and take the quer
 """
 
 from collections.abc import Iterator
-from dataclasses import dataclass, replace
-from functools import lru_cache
+from dataclasses import dataclass
+from math import inf, isfinite
 from typing import Any, TypeAlias
 
 import numpy as np
 from numpy.typing import NDArray
 
-from capcsim.privacy.accountant import Accountant
 from capcsim.privacy.conversions import (
     ORDERS,
     advanced_composition,
@@ -22,15 +21,13 @@ from capcsim.privacy.conversions import (
     epsilon_improved,
     epsilon_mironov,
 )
-from capcsim.privacy.exact import exact_rdp, exact_test_rdp
+from capcsim.privacy.exact import exact_bounds, exact_test_bounds
+from capcsim.privacy.losses import Part, epsilon_connected, epsilon_of_losses
 from capcsim.privacy.mechanisms import Adjacency, ConfidentGNMax, GNMax, LNMax, Mechanism, NoiseKind
 from capcsim.privacy.theorem6 import log_answered, log_q, theorem6, theorem6_test
 from capcsim.privacy.votes import VoteCounts
 
 Floats: TypeAlias = NDArray[np.float64]
-INTERVAL = 1e-4
-"""Of a continuous privacy loss; the pessimistic estimate is off by its square."""
-
 RELEASABLE, NOT_RELEASABLE = "releasable", "not releasable (data-dependent)"
 DATA_INDEPENDENT, DATA_DEPENDENT = "data_independent", "data_dependent"
 KINDS = {DATA_INDEPENDENT: RELEASABLE, DATA_DEPENDENT: NOT_RELEASABLE}
@@ -45,14 +42,28 @@ LABELS = {
 }
 
 
+INFINITE = "infinite: so little noise against delta protects nobody"
+NO_LAW = "the law of such losses is beyond double precision"
+CONTINUOUS_ONLY = "does not apply: a bound for continuous Gaussian noise only"
+GAUSSIAN_ONLY = "does not apply: worked out for Gaussian noise only"
+ONE_VOTE_ONLY = "does not apply: units of several votes have too many neighbours"
+
+
 @dataclass(frozen=True)
 class Account:
-    """Epsilons at `delta`, None where an analysis does not apply; `order` is the Renyi order of `theorem6`."""
+    """Epsilons at `delta`, by kind and analysis; `order` is the Renyi order of `theorem6`.
+
+    None stands where an analysis does not apply, or has nothing finite to say: `reasons` tells why. `basis` says what
+    each figure is, which is more than its name where the data-independent bound stands in for some queries.
+    """
 
     queries: int
     delta: float
     epsilon: dict[str, dict[str, float | None]]
     order: float
+    classes: int
+    reasons: dict[str, dict[str, str]]
+    basis: dict[str, dict[str, str]]
 
     def to_json(self) -> dict[str, Any]:
         """What `capcsim account --json` prints."""
@@ -62,13 +73,16 @@ class Account:
             "epsilon": self.epsilon,
             "releasable": {kind: dict.fromkeys(found, KINDS[kind]) for kind, found in self.epsilon.items()},
             "order": self.order,
+            "classes": self.classes,
+            "reasons": self.reasons,
+            "basis": self.basis,
         }
 
     def rows(self) -> Iterator[tuple[str, float | None, str]]:
-        """(what it is, epsilon, its kind) of each analysis."""
+        """(what it is, epsilon, its kind or why there is none) of each analysis."""
         for kind, found in self.epsilon.items():
             for name, epsilon in found.items():
-                yield LABELS[name], epsilon, KINDS[kind]
+                yield self.basis[kind][name], epsilon, self.reasons[kind].get(name, KINDS[kind])
 
 
 def analyse(votes: VoteCounts, mechanism: Mechanism, delta: float, noise: NoiseKind = NoiseKind.CONTINUOUS) -> Account:
@@ -117,24 +131,31 @@ class _Curves:
         argmax = _argmax(mechanism)
         self._logs = log_q(votes.counts, argmax, noise)
         self._exact: Floats | None = None
+        self._stands_in = np.zeros(len(votes.counts), np.bool_)
         if isinstance(argmax, GNMax) and mechanism.moved_votes == 1:
-            self._exact = exact_rdp(votes.counts, argmax, ORDERS, noise) * self.answered[:, None, None]
+            exact, stands_in = exact_bounds(votes.counts, argmax, ORDERS, noise)
+            self._exact = np.where(self.answered[:, None, None], exact, 0.0)
+            self._stands_in = stands_in & self.answered
         if isinstance(mechanism, ConfidentGNMax):
             self._tests = log_answered(votes.counts, mechanism, noise)
             if self._exact is not None:
-                self._exact += exact_test_rdp(votes.counts, mechanism, ORDERS, noise)
+                tests, stands_in = exact_test_bounds(votes.counts, mechanism, ORDERS, noise)
+                self._exact += tests
+                self._stands_in |= stands_in
+        self.classes = votes.counts.shape[1]
 
     def account(self, queries: int, delta: float) -> Account:
         """Every analysis of the first so many queries; charges that were lost are added to each in full."""
         answered = int(self.answered[:queries].sum()) + self.lost
         unanswered = queries + self.lost - answered
         independent = _independent_rdp(self.mechanism, self.noise, answered, unanswered)
-        rest = _independent_rdp(self.mechanism, self.noise, self.lost, 0)
-        bound, exact = rest + self._theorem6(queries), None
+        bound = _independent_rdp(self.mechanism, self.noise, self.lost, 0)
+        exact: float | None = None
         if self._exact is not None:
-            exact = epsilon_improved(ORDERS, rest + self._exact[:queries].sum(axis=0).max(axis=0), delta)[0]
+            exact = epsilon_improved(ORDERS, bound + self._exact[:queries].sum(axis=0).max(axis=0), delta)[0]
+        bound = bound + self._theorem6(queries)
         theorem6_epsilon, order = epsilon_improved(ORDERS, bound, delta)
-        epsilon: dict[str, dict[str, float | None]] = {
+        found: dict[str, dict[str, float | None]] = {
             DATA_INDEPENDENT: {
                 "analytic": _analytic(self.mechanism, self.noise, answered, unanswered, delta),
                 "pld": _pld(self.mechanism, self.noise, answered, unanswered, delta),
@@ -147,7 +168,35 @@ class _Curves:
                 "exact": exact,
             },
         }
-        return Account(queries, delta, epsilon, order)
+        reasons = {
+            kind: {name: self._reason(name, value) for name, value in row.items() if not _is_finite(value)}
+            for kind, row in found.items()
+        }
+        epsilon = {
+            kind: {name: value if _is_finite(value) else None for name, value in row.items()}
+            for kind, row in found.items()
+        }
+        basis = {kind: {name: LABELS[name] for name in row} for kind, row in found.items()}
+        basis[DATA_DEPENDENT]["exact"] = self._exact_basis(queries)
+        return Account(queries, delta, epsilon, order, self.classes, reasons, basis)
+
+    def _exact_basis(self, queries: int) -> str:
+        """What the exact analysis gives: something else where the data-independent bound stands in."""
+        number = int(self._stands_in[:queries].sum())
+        if not number:
+            return LABELS["exact"]
+        others = "" if number == queries else f" for {number} of {queries} queries, the others exact"
+        return f"data-independent bound in place of the exact noisy argmax, out of range{others}"
+
+    def _reason(self, name: str, value: float | None) -> str:
+        """Why there is no figure."""
+        if value == inf:
+            return INFINITE
+        if name == "pld":
+            return NO_LAW
+        if name == "analytic":
+            return CONTINUOUS_ONLY
+        return GAUSSIAN_ONLY if isinstance(self.mechanism, LNMax) else ONE_VOTE_ONLY
 
     def _theorem6(self, queries: int) -> Floats:
         curve = np.zeros(ORDERS.size)
@@ -156,6 +205,9 @@ class _Curves:
             curve += theorem6(logs, _argmax(self.mechanism), ORDERS)
         if isinstance(self.mechanism, ConfidentGNMax):
             curve += theorem6_test(self._tests[:queries], self.mechanism, ORDERS)
+        if isinstance(self.mechanism, LNMax):
+            # Theorem 3 of 2017 knows no more than that a label is purely private; two Laplace mechanisms lose less.
+            curve = np.minimum(curve, _independent_rdp(self.mechanism, self.noise, logs.size, 0))
         return curve
 
 
@@ -165,11 +217,16 @@ def _argmax(mechanism: Mechanism) -> GNMax | LNMax:
 
 def _independent_rdp(mechanism: Mechanism, noise: NoiseKind, answered: int, unanswered: int) -> Floats:
     if isinstance(mechanism, LNMax):
-        return answered * mechanism.rdp(ORDERS, noise)
-    curve = answered * _argmax(mechanism).rdp(ORDERS)
+        return _times(answered, mechanism.rdp(ORDERS, noise))
+    curve = _times(answered, _argmax(mechanism).rdp(ORDERS))
     if isinstance(mechanism, ConfidentGNMax):
-        curve = curve + (answered + unanswered) * mechanism.rho_test * ORDERS
+        curve = curve + _times(answered + unanswered, mechanism.rho_test * ORDERS)
     return curve
+
+
+def _times(number: int, curve: Floats) -> Floats:
+    """None of it is nothing, also where it is infinite."""
+    return number * curve if number else np.zeros_like(curve)
 
 
 def _mu(mechanism: GNMax | ConfidentGNMax, answered: int, unanswered: int) -> float:
@@ -185,28 +242,16 @@ def _analytic(mechanism: Mechanism, noise: NoiseKind, answered: int, unanswered:
     return epsilon_gaussian(_mu(mechanism, answered, unanswered), delta)
 
 
-@lru_cache(maxsize=256)
-def _pld(mechanism: Mechanism, noise: NoiseKind, answered: int, unanswered: int, delta: float) -> float:
-    """Pessimistic; for Gaussian noise all of it is one Gaussian mechanism, otherwise labels are composed."""
-    from dp_accounting.pld import privacy_loss_distribution as pld
-
+def _pld(mechanism: Mechanism, noise: NoiseKind, answered: int, unanswered: int, delta: float) -> float | None:
+    """For continuous Gaussian noise all of it is one Gaussian mechanism, otherwise losses are composed."""
     if not isinstance(mechanism, LNMax) and noise is NoiseKind.CONTINUOUS:
-        mu = _mu(mechanism, answered, unanswered)
-        loss = pld.from_gaussian_mechanism(1 / mu, value_discretization_interval=INTERVAL * max(1.0, mu))
-        return float(loss.get_epsilon_for_delta(delta))
+        return epsilon_connected(_mu(mechanism, answered, unanswered), delta)
+    parts: list[Part] = [(_argmax(mechanism), answered)]
     if isinstance(mechanism, ConfidentGNMax):
-        interval = 1e-4 * mechanism.moved_votes / max(mechanism.sigma, mechanism.sigma1)
-        test = GNMax(mechanism.sigma1, mechanism.moved_votes)
-        loss = _one_count(test, interval).self_compose(answered + unanswered)
-        if answered:
-            loss = loss.compose(mechanism.argmax.loss(interval, noise).self_compose(answered))
-        return float(loss.get_epsilon_for_delta(delta))
-    if noise is NoiseKind.DISCRETE:
-        return Accountant(mechanism, delta).epsilon(answered)
-    interval = 1.2e-4 * mechanism.moved_votes / mechanism.scale
-    return float(mechanism.loss(interval, noise).self_compose(answered).get_epsilon_for_delta(delta))
+        test = GNMax(mechanism.sigma1, mechanism.moved_votes, Adjacency.ADD_REMOVE)
+        parts.append((test, answered + unanswered))
+    return epsilon_of_losses(parts, delta, noise)
 
 
-def _one_count(mechanism: GNMax, interval: float) -> Any:
-    """The loss of one count with discrete noise: of a threshold test."""
-    return replace(mechanism, adjacency=Adjacency.ADD_REMOVE).loss(interval, NoiseKind.DISCRETE)
+def _is_finite(value: float | None) -> bool:
+    return value is not None and isfinite(value)

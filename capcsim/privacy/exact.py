@@ -15,24 +15,26 @@ over the other classes i, in units of sigma.
   is at least f_j(z*) sqrt(2 pi/C). The inverse Mills ratio L(t) = phi(t)/Phi(t) falls and exceeds -t; with the largest
   count at 0 it follows from z* - n_j = sum L(z* - n_i) that n_j/2 <= z*, and that z* is at most the root of
   z = (C - 1) L(z). One vote moves z* by at most one vote. The lattice covers w = 9 beyond all that.
+* Where votes stand far apart against the noise, nothing is shared between moves (`exact_far_kernels`).
 * Rounding. Each term carries a bound on its relative error, computed from its own arguments; library functions are
   taken to be right within 8 units in the last place (glibc documents at most 5 for erfc, 2 for the others used).
 * Divergence. With x_j = p_j/p'_j - 1, exp((a - 1) D_a) = 1 + sum p'_j ((1 + x_j)^a - 1 - a x_j), because the p'_j x_j
   add up to 0: a sum of terms that are never negative and do not cancel. Each is taken at the end of its interval
   that makes it largest.
 
-Discrete Gaussian noise (Canonne, Kamath, Steinke 2020) needs no quadrature: sums over the integers, log-concave as
-well, in which a class must strictly beat those of lower index and may tie with the others, as in the release circuit.
+With discrete Gaussian noise (Canonne, Kamath, Steinke 2020) p_j is a sum over the integers, log-concave as well, in
+which a class must strictly beat those of lower index and may tie with the others, as in the release circuit. Its
+distribution function, sum over m >= 0 of phi(z - m), is as smooth for real z, and |it| grows by at most the same factor
+for complex ones. So the sum over every integer and that over every g-th, times g, both differ from the integral by the
+quadrature's error at most, and much noise needs no more terms than little.
 """
 
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from functools import lru_cache
-from math import comb, exp, expm1, log, pi, sqrt
+from math import ceil, comb, erfc, exp, expm1, log, pi, sqrt
 
 import numpy as np
 from numpy.typing import ArrayLike, NDArray
-from scipy.optimize import brentq
-from scipy.special import erfcx
 
 from capcsim.errors import InputError
 from capcsim.privacy.conversions import check_orders
@@ -47,6 +49,18 @@ HALF_WIDTH = 9.0
 TRUNCATION_ERROR = 1e-17
 UNIT = 2.0**-53
 MOST_HISTOGRAMS = 200_000
+LARGEST_CHANGE = 90.0
+"""Of the logarithm of a probability by one vote, about (largest less smallest count) / sigma^2, for shared sums."""
+FARTHEST = 100.0
+"""Sigmas between the largest and the smallest count, likewise."""
+LARGEST_QUOTIENT = 1e140
+"""Votes in sigmas whose squares doubles hold."""
+TIED = 1e3
+HOPELESS = 80.0
+TALLEST = 1e12
+"""Sigmas that no count outreaches."""
+WIDEST_DISCRETE = 3e4
+"""A sigma beyond which tables of discrete noise would be too long."""
 
 
 def exact_rdp(
@@ -55,55 +69,95 @@ def exact_rdp(
     """Bounds on the Renyi divergences float64[Q, 2, O] of rows of counts int64[Q, C] at each order.
 
     Index 0 of the middle axis is D(M(n) || M(n')), index 1 the reverse, each the largest over all neighbours n' that
-    differ in one vote, in the sense of the mechanism's adjacency. None is above the data-independent bound, which
-    also stands in where the noise is too small against the votes for double precision. Raises InputError for bad
-    counts or orders, or where a unit casts several votes: its neighbours are too many.
+    differ in one vote, in the sense of the mechanism's adjacency. None is above the data-independent bound. Raises
+    InputError for bad counts or orders, or where a unit casts several votes: its neighbours are too many.
+    """
+    return exact_bounds(counts, mechanism, orders, noise)[0]
+
+
+def exact_bounds(
+    counts: ArrayLike, mechanism: GNMax, orders: ArrayLike, noise: NoiseKind = NoiseKind.CONTINUOUS
+) -> tuple[Floats, NDArray[np.bool_]]:
+    """What `exact_rdp` gives, and for which rows, bool[Q], the data-independent bound stands in.
+
+    That is where doubles cannot hold votes in units of the noise, and where tables of discrete noise grow too long.
     """
     rows, orders = check_counts(counts), check_orders(orders)
     _check_single_vote(mechanism.moved_votes)
     if noise is NoiseKind.CONTINUOUS:
         rows = -np.sort(-rows, axis=1)
     distinct, places = np.unique(rows, axis=0, return_inverse=True)
-    found = np.empty((len(distinct), 2, orders.size))
-    run = _continuous if noise is NoiseKind.CONTINUOUS else _discrete
-    run(np.ascontiguousarray(distinct), mechanism, orders, found)
+    widest, places = np.ptp(distinct, axis=1), places.reshape(-1)
+    found = np.full((len(distinct), 2, orders.size), np.inf)
+    near = (widest + 2) < np.minimum(LARGEST_CHANGE * mechanism.sigma, FARTHEST) * mechanism.sigma
+    for group, run in ((near, _near), (~near, _far)):
+        if group.any():
+            found[group] = run(np.ascontiguousarray(distinct[group]), mechanism, orders, noise)
+    lacking = near & ~np.isfinite(found).all(axis=(1, 2))
+    if lacking.any():
+        found[lacking] = _far(distinct[lacking], mechanism, orders, noise)
+    stands_in = ~np.isfinite(found).all(axis=(1, 2))
     bounded: Floats = np.minimum(found, mechanism.rdp(orders))
-    return bounded[places.reshape(-1)]
+    return bounded[places], stands_in[places]
 
 
 def exact_test_rdp(
     counts: ArrayLike, mechanism: ConfidentGNMax, orders: ArrayLike, noise: NoiseKind = NoiseKind.CONTINUOUS
 ) -> Floats:
     """The same bounds float64[Q, 2, O] for the threshold test alone, whose outcomes are answered and unanswered."""
+    return exact_test_bounds(counts, mechanism, orders, noise)[0]
+
+
+def exact_test_bounds(
+    counts: ArrayLike, mechanism: ConfidentGNMax, orders: ArrayLike, noise: NoiseKind = NoiseKind.CONTINUOUS
+) -> tuple[Floats, NDArray[np.bool_]]:
+    """What `exact_test_rdp` gives, and for which rows, bool[Q], the data-independent bound stands in."""
     from capcsim.privacy import exact_kernels as kernels
 
     tops, orders = check_counts(counts).max(axis=1), check_orders(orders)
     _check_single_vote(mechanism.moved_votes)
     distinct, places = np.unique(tops, return_inverse=True)
     above = distinct[:, None] + np.arange(-1, 2) - mechanism.threshold
-    logs = log_test_probabilities(above, mechanism.sigma1, noise)
-    # 64 units in the last place for the argument's rounding, whose effect grows like its square, and the functions.
-    loose = 64 * UNIT * (2 + (np.abs(above).max(axis=1) / mechanism.sigma1) ** 2)
-    if noise is NoiseKind.DISCRETE:
-        loose += 16 * UNIT * (10 + 1.3 * mechanism.sigma1)
-    found = np.empty((len(distinct), 2, orders.size))
-    kernels.test_divergences(logs, loose, orders, found)
+    found = np.full((len(distinct), 2, orders.size), np.inf)
+    farthest = int(np.abs(above).max())
+    if farthest < mechanism.sigma1 * LARGEST_QUOTIENT and not _too_wide(mechanism.sigma1, noise):
+        logs = log_test_probabilities(above, mechanism.sigma1, noise)
+        # 64 units in the last place for the argument's rounding, whose effect grows like its square, and the functions.
+        loose = 64 * UNIT * (2 + 2 * np.abs(logs).max(axis=1))
+        if noise is NoiseKind.DISCRETE:
+            loose += 16 * UNIT * (10 + 1.3 * mechanism.sigma1)
+        found[:] = 0
+        for row, off, out in zip(logs, loose, found, strict=True):
+            for moved in row[0], row[2]:
+                kernels.raise_between(row[1], moved, off, orders, out)
+    stands_in = ~np.isfinite(found).all(axis=(1, 2))
     bounded: Floats = np.minimum(found, mechanism.rho_test * orders)
-    return bounded[places]
+    return bounded[places], stands_in[places]
 
 
 def log_test_probabilities(above: Counts, sigma1: float, noise: NoiseKind) -> Floats:
-    """Logarithms float64[..., 2] of passing and of failing a test by a count that is so far `above` its threshold."""
-    from capcsim.privacy import exact_kernels as kernels
+    """Logarithms float64[..., 2] of passing and of failing a test by a count that is so far `above` its threshold.
 
-    if noise is NoiseKind.DISCRETE:
-        reach = int(np.abs(above).max()) + int(HALF_WIDTH * sigma1) + 2
-        _, cdf = _log_tables(sigma1, reach)
-        # It passes where the noise is at least -above: by symmetry where it is at most above.
-        return np.stack([cdf[reach + above], cdf[reach - above - 1]], axis=-1)
+    Bounds from above where a table of discrete noise would be too long; at least -1e300.
+    """
+    from capcsim.privacy import exact_far_kernels, exact_kernels
+
     found = np.empty((2, above.size))
-    for row, sign in enumerate((1, -1)):
-        kernels.log_normal_cdfs(sign * above.reshape(-1) / sigma1, found[row])
+    with np.errstate(over="ignore"):
+        scaled = np.clip(above.reshape(-1) / sigma1, -LARGEST_QUOTIENT, LARGEST_QUOTIENT)
+    if noise is NoiseKind.CONTINUOUS:
+        exact_kernels.log_normal_cdfs(scaled, found[0])
+        exact_kernels.log_normal_cdfs(-scaled, found[1])
+    elif _too_wide(sigma1, noise):
+        # A discrete Gaussian is stochastically within 1 of the continuous one.
+        exact_kernels.log_normal_cdfs(scaled + 1 / sigma1, found[0])
+        exact_kernels.log_normal_cdfs(-scaled, found[1])
+    else:
+        lower = np.empty(ceil(13 * sigma1) + 2)
+        whole = exact_far_kernels.fill_lower(sigma1, lower)
+        # It passes where the noise is at least -above: by symmetry where it is at most above.
+        exact_far_kernels.log_cdfs(above.reshape(-1), sigma1, lower, whole, found[0])
+        exact_far_kernels.log_cdfs(-above.reshape(-1) - 1, sigma1, lower, whole, found[1])
     return np.moveaxis(found.reshape(2, *above.shape), 0, -1).copy()
 
 
@@ -114,20 +168,26 @@ def exact_curve(curves: Floats) -> Floats:
 
 
 def label_probabilities(counts: ArrayLike, mechanism: GNMax, noise: NoiseKind = NoiseKind.CONTINUOUS) -> Floats:
-    """How likely each label is, float64[Q, C], to about 12 digits."""
+    """How likely each label is, float64[Q, C], to about 12 digits.
+
+    Discrete noise of a sigma above 1,000 is taken for continuous: ties are rarer than 1 in 3 sigma.
+    """
     from capcsim.privacy import exact_kernels as kernels
 
+    if mechanism.sigma > TIED:
+        noise = NoiseKind.CONTINUOUS
     rows = check_counts(counts)
-    distinct, places = np.unique(rows, axis=0, return_inverse=True)
+    # Who is so far behind never wins, in doubles.
+    gaps = np.maximum(rows - rows.max(axis=1, keepdims=True), -ceil(HOPELESS * min(mechanism.sigma, TALLEST)))
+    distinct, places = np.unique(gaps, axis=0, return_inverse=True)
     found = np.empty(distinct.shape)
-    if noise is NoiseKind.CONTINUOUS:
-        lattice, _ = _lattice(distinct.shape[1], mechanism.sigma)
-        kernels.continuous_probabilities(distinct, mechanism.sigma, lattice, found)
-    else:
-        log_mass, log_cdf, _, below, above = _tables(
-            mechanism.sigma, distinct.shape[1], int(np.ptp(distinct, axis=1).max())
-        )
-        kernels.discrete_probabilities(distinct, log_mass, log_cdf, below, above, found)
+    fill, log_scale, _ = _filling(rows.shape[1], mechanism.sigma, noise, -int(distinct.min()))
+    for row, out in zip(distinct, found, strict=True):
+        density, cdf, error = fill(row)
+        weights, peaks = np.empty_like(density), np.empty(row.size)
+        kernels.weigh(density, cdf, error, weights, peaks)
+        out[:] = weights[1].sum(axis=1) * np.exp(peaks + log_scale)
+        out /= out.sum()
     return found[places.reshape(-1)]
 
 
@@ -186,21 +246,90 @@ def _histograms(voters: int, classes: int, largest: int | None) -> Iterator[list
             yield [first, *rest]
 
 
-def _continuous(rows: Counts, mechanism: GNMax, orders: Floats, found: Floats) -> None:
+def _near(rows: Counts, mechanism: GNMax, orders: Floats, noise: NoiseKind) -> Floats:
+    """The divergences of rows in which doubles hold what a move changes; infinite where they do not after all."""
     from capcsim.privacy import exact_kernels as kernels
 
-    lattice, error = _lattice(rows.shape[1], mechanism.sigma)
+    found = np.full((len(rows), 2, orders.size), np.inf)
+    if _too_wide(mechanism.sigma, noise):
+        return found
+    replace, classes = mechanism.adjacency is Adjacency.REPLACE, rows.shape[1]
+    fill, log_scale, error = _filling(classes, mechanism.sigma, noise, int(np.ptp(rows, axis=1).max()))
+    for row, out in zip(rows, found, strict=True):
+        gaps = row - row.max()
+        out[:] = 0
+        if not kernels.raise_over_moves(gaps, -row.max(), replace, *fill(gaps), log_scale, error, orders, out):
+            out[:] = np.inf
+    return found
+
+
+def _filling(
+    classes: int, sigma: float, noise: NoiseKind, widest: int
+) -> tuple[Callable[[Counts], tuple[Floats, Floats, Floats]], float, float]:
+    """What gives the tables of a row of gaps, the logarithm of the lattice's step, and its relative error.
+
+    The tables are density float64[3, C, K], distribution function float64[3, 1 or 2, C, K] and error float64[K].
+    """
+    from capcsim.privacy import exact_kernels as kernels
+
+    (step, below, above), error = _lattice(classes, sigma)
+    if noise is NoiseKind.CONTINUOUS:
+
+        def continuous(gaps: Counts) -> tuple[Floats, Floats, Floats]:
+            low = gaps.min() / (2 * sigma) - below
+            nodes = int((above - low) / step) + 2
+            tables = np.empty((3, classes, nodes)), np.empty((3, 1, classes, nodes)), np.empty(nodes)
+            kernels.fill_continuous(gaps, sigma, low, step, *tables)
+            return tables
+
+        return continuous, log(step / sqrt(2 * pi)), error
+    stride, error = _stride(classes, sigma)
+    log_mass, log_cdf, table_error, least, most = _tables(sigma, classes, widest)
+
+    def discrete(gaps: Counts) -> tuple[Floats, Floats, Floats]:
+        low = int(gaps.min()) // 2 - least
+        nodes = (most - low) // stride + 2
+        tables = np.empty((3, classes, nodes)), np.empty((3, 2, classes, nodes)), np.empty(nodes)
+        kernels.fill_discrete(gaps, low, stride, log_mass, log_cdf, table_error, *tables)
+        return tables
+
+    return discrete, log(stride), error
+
+
+def _far(rows: Counts, mechanism: GNMax, orders: Floats, noise: NoiseKind) -> Floats:
+    """The same where probabilities are too small for doubles."""
+    from capcsim.privacy import exact_far_kernels as kernels
+    from capcsim.privacy.exact_far import far_divergences
+
+    sigma, continuous = mechanism.sigma, noise is NoiseKind.CONTINUOUS
+    if rows.max() > sigma * LARGEST_QUOTIENT or _too_wide(sigma, noise):
+        return np.full((len(rows), 2, orders.size), np.inf)
+    (step, margin, above), error = _lattice(rows.shape[1], sigma)
+    if continuous:
+        highest = above - margin
+
+        def label(votes: Counts, j: int, found: Floats) -> None:
+            kernels.continuous_label(votes, j, sigma, step, highest, found)
+    else:
+        lower, (stride, error) = np.empty(ceil(13 * sigma) + 2), _stride(rows.shape[1], sigma)
+        whole = kernels.fill_lower(sigma, lower)
+
+        def label(votes: Counts, j: int, found: Floats) -> None:
+            kernels.discrete_label(votes, j, sigma, stride, lower, whole, found)
+
     replace = mechanism.adjacency is Adjacency.REPLACE
-    kernels.continuous_divergences(rows, mechanism.sigma, replace, lattice, error, orders, found)
+    return far_divergences(rows, sigma, orders, label, replace=replace, symmetric=continuous, general_error=error)
 
 
-def _discrete(rows: Counts, mechanism: GNMax, orders: Floats, found: Floats) -> None:
-    from capcsim.privacy import exact_kernels as kernels
+def _too_wide(sigma: float, noise: NoiseKind) -> bool:
+    return noise is NoiseKind.DISCRETE and sigma > WIDEST_DISCRETE
 
-    classes, widest = rows.shape[1], int(np.ptp(rows, axis=1).max())
-    log_mass, log_cdf, table_error, below, above = _tables(mechanism.sigma, classes, widest)
-    replace, error = mechanism.adjacency is Adjacency.REPLACE, TRUNCATION_ERROR * (1 + mechanism.sigma)
-    kernels.discrete_divergences(rows, replace, log_mass, log_cdf, table_error, below, above, error, orders, found)
+
+def _stride(classes: int, sigma: float) -> tuple[int, float]:
+    """The distance of the integers that are summed over, and the relative error of that and of truncation."""
+    (step, _, _), error = _lattice(classes, sigma)
+    stride = max(int(step * sigma), 1)
+    return stride, 2 * error * (stride > 1) + TRUNCATION_ERROR * (1 + sigma / stride)
 
 
 @lru_cache(maxsize=64)
@@ -211,13 +340,17 @@ def _lattice(classes: int, sigma: float) -> tuple[Floats, float]:
     strip = 2 * pi / (step * classes)
     quadrature = 2 * exp(classes * strip**2 / 2) / expm1(2 * pi * strip / step)
     margin = HALF_WIDTH + 1 / sigma
-    highest_mode = brentq(lambda z: z - (classes - 1) * _inverse_mills(z), 0, classes)
+    low, highest_mode = 0.0, float(classes)
+    for _ in range(60):
+        middle = (low + highest_mode) / 2
+        rises = (classes - 1) * _inverse_mills(middle) > middle
+        low, highest_mode = (middle, highest_mode) if rises else (low, middle)
     return np.array([step, margin, highest_mode + margin]), quadrature + TRUNCATION_ERROR * sqrt(classes)
 
 
 def _inverse_mills(t: float) -> float:
     """phi(t) / Phi(t)."""
-    return sqrt(2 / pi) / float(erfcx(-t / sqrt(2)))
+    return sqrt(2 / pi) * exp(-t * t / 2) / erfc(-t / sqrt(2))
 
 
 @lru_cache(maxsize=64)
@@ -243,16 +376,12 @@ def _tables(sigma: float, classes: int, widest: int) -> tuple[Floats, Floats, fl
 
 def _log_tables(sigma: float, reach: int) -> tuple[Floats, Floats]:
     """Log Pr[Z = k] and log Pr[Z <= k] of the discrete Gaussian for k from -reach to reach."""
-    k = np.arange(-reach, 1)
-    weights = -(k.astype(np.float64) ** 2) / (2 * sigma**2)
-    # Sums from below, each divided by its last weight: s[k] = 1 + s[k-1] exp(-(1 - 2 k) / (2 sigma^2)).
-    shrink = np.exp(-(1 - 2 * k) / (2 * sigma**2))
-    below = np.empty(reach + 1)
-    below[0] = 1 / (1 - shrink[0])
-    for place in range(1, reach + 1):
-        below[place] = 1 + below[place - 1] * shrink[place]
-    whole = log(2 * below[-1] - 1)
-    lower = weights + np.log(below) - whole
+    from capcsim.privacy import exact_far_kernels as kernels
+
+    sums = np.empty(reach + 1)
+    whole = kernels.fill_lower(sigma, sums)
+    lower = sums[::-1] - whole
+    weights = -((np.arange(-reach, 1) / sigma) ** 2) / 2
     # Above 0 by symmetry: Pr[Z <= k] = 1 - Pr[Z <= -k - 1]; at the end of the table it is 1.
     mass = np.concatenate([weights, weights[-2::-1]]) - whole
     return mass, np.concatenate([lower, np.log1p(-np.exp(lower[-3::-1])), [0.0]])

@@ -3,6 +3,8 @@
 A label's probability is a sum of positive terms over a lattice. A vote that moves from class a to class b
 multiplies the terms of every other class by two ratios that do not depend on that class, so all moves of a
 histogram share their logarithms and exponentials. Beside each sum runs one of the rounding errors in its terms.
+
+Loops are written out where numpy has words for them: those take longer to compile than the rest together.
 """
 
 import math
@@ -38,29 +40,36 @@ def fill_continuous(gaps: Any, sigma: float, low: float, step: float, density: A
     `gaps` int64[C] are counts less the largest. density[s, i, k] and cdf[s, 0, i, k] are logarithms for class i
     with s - 1 more votes; error[k] bounds the relative error of a term but for its additions.
     """
-    steepest = np.zeros(error.size)
-    error[:] = 0.0
-    for i in range(gaps.size):
-        for s in range(3):
-            centre = (gaps[i] + s - 1) / sigma
-            for k in range(error.size):
-                z = low + k * step
+    for k in range(error.size):
+        z = low + k * step
+        steepest, total = 0.0, 0.0
+        for i in range(gaps.size):
+            for s in range(3):
+                centre = (gaps[i] + s - 1) / sigma
                 t = z - centre
                 value = log_normal_cdf(t)
                 density[s, i, k] = -0.5 * t * t
                 cdf[s, 0, i, k] = value
                 # t is off by a few units of what it was computed from; log Phi is flatter than 1 + max(-t, 0).
                 off = UNIT * (3 * (abs(z) + abs(centre)) + 2 * abs(t))
-                error[k] += (max(-t, 0.0) + 1.0) * off + 10 * UNIT + 2 * UNIT * abs(value)
-                steepest[k] = max(steepest[k], abs(t) * off)
-    error += 2 * steepest
+                total += (max(-t, 0.0) + 1.0) * off + 10 * UNIT + 2 * UNIT * abs(value)
+                steepest = max(steepest, abs(t) * off)
+        error[k] = total + 2 * steepest
 
 
 @compiled()
 def fill_discrete(
-    gaps: Any, low: int, log_mass: Any, log_cdf: Any, table_error: float, density: Any, cdf: Any, error: Any
+    gaps: Any,
+    low: int,
+    stride: int,
+    log_mass: Any,
+    log_cdf: Any,
+    table_error: float,
+    density: Any,
+    cdf: Any,
+    error: Any,
 ) -> None:
-    """The same for discrete noise on the integers low + k: cdf[s, 1] is for classes that must be beaten strictly.
+    """The same for discrete noise, on low + k stride: cdf[s, 1] is for classes that must be beaten strictly.
 
     `log_mass` and `log_cdf` are tables of equal odd length, centred at 0; beyond it the distribution function is 1.
     """
@@ -68,11 +77,12 @@ def fill_discrete(
     for i in range(gaps.size):
         for s in range(3):
             for k in range(error.size):
-                at = low + k - (gaps[i] + s - 1) + reach
+                at = low + k * stride - (gaps[i] + s - 1) + reach
                 density[s, i, k] = log_mass[at]
                 cdf[s, 0, i, k] = log_cdf[at]
                 cdf[s, 1, i, k] = log_cdf[at - 1]
-    error[:] = 3 * (gaps.size + 1) * table_error
+    for k in range(error.size):
+        error[k] = 3 * (gaps.size + 1) * table_error
 
 
 @compiled()
@@ -80,23 +90,28 @@ def weigh(density: Any, cdf: Any, error: Any, weights: Any, peaks: Any) -> None:
     """weights[s, j, k]: the terms of class j with s - 1 more votes, divided by exp(peaks[j]). Completes `error`."""
     classes, nodes = density.shape[1], density.shape[2]
     strict = cdf.shape[1] - 1
-    logs = np.empty(nodes)
-    largest = np.zeros(nodes)
-    for j in range(classes):
-        logs[:] = 0.0
-        for i in range(classes):
-            if i != j:
-                logs += cdf[1, strict if i < j else 0, i]
-        peaks[j] = (logs + density[1, j]).max()
-        for s in range(3):
-            for k in range(nodes):
-                largest[k] = max(largest[k], abs(density[s, j, k]))
-                weights[s, j, k] = math.exp(density[s, j, k] + logs[k] - peaks[j])
     for k in range(nodes):
-        total = largest[k]
+        total = 0.0
         for i in range(classes):
             total -= min(cdf[0, strict, i, k], cdf[2, strict, i, k])
-        error[k] += UNIT * ((classes + 12) * total + 20)
+        largest = 0.0
+        for j in range(classes):
+            for s in range(3):
+                largest = max(largest, abs(density[s, j, k]))
+        error[k] += UNIT * ((classes + 12) * (largest + total) + 20)
+    for j in range(classes):
+        peaks[j] = -math.inf
+        for k in range(nodes):
+            logs = 0.0
+            for i in range(classes):
+                if i != j:
+                    logs += cdf[1, strict if i < j else 0, i, k]
+            weights[1, j, k] = logs
+            peaks[j] = max(peaks[j], logs + density[1, j, k])
+        for k in range(nodes):
+            logs = weights[1, j, k]
+            for s in range(3):
+                weights[s, j, k] = math.exp(density[s, j, k] + logs - peaks[j])
 
 
 @compiled()
@@ -114,37 +129,39 @@ def ratios(cdf: Any, out: Any) -> bool:
 
 
 @compiled(fastmath={"reassoc", "contract"})
-def weighted_sums(weights: Any, wrong: Any, factors: Any) -> Any:
+def weighted_sums(weights: Any, error: Any, factors: Any) -> Any:
     """The sums over a lattice of weights x factors, and of the errors in these products."""
     total, errors = 0.0, 0.0
     for k in range(weights.size):
-        total += weights[k] * factors[k]
-        errors += wrong[k] * factors[k]
+        product = weights[k] * factors[k]
+        total += product
+        errors += product * error[k]
     return total, errors
 
 
 @compiled()
-def moved_sums(a: int, b: int, weights: Any, wrongs: Any, ratio: Any, factors: Any, sums: Any, wrong: Any) -> bool:
+def moved_sums(a: int, b: int, weights: Any, error: Any, ratio: Any, factors: Any, sums: Any, wrong: Any) -> bool:
     """Every class's sum after a vote went from class a to class b, and its relative error.
 
-    `wrongs` are the weights times the error of a term, `factors` a buffer. False where doubles cannot hold a sum.
+    `error` is that of the terms, `factors` a buffer. False where doubles cannot hold a sum.
     """
     strict = ratio.shape[1] - 1
-    factors[:] = 1.0
-    known = (NOBODY, NOBODY)
+    known_first, known_second = NOBODY - 1, NOBODY - 1
     for j in range(sums.size):
         shift = 0 if j == a else 2 if j == b else 1
         # Which tables the factors come from; the same for most classes in a row.
         first = NOBODY if a == NOBODY or j == a else (strict if a < j else 0)
         second = NOBODY if b == NOBODY or j == b else (strict if b < j else 0)
-        if (first, second) != known:
-            factors[:] = 1.0
-            if first != NOBODY:
-                factors *= ratio[0, first, a]
-            if second != NOBODY:
-                factors *= ratio[1, second, b]
-            known = (first, second)
-        total, errors = weighted_sums(weights[shift, j], wrongs[shift, j], factors)
+        if first != known_first or second != known_second:
+            for k in range(factors.size):
+                factor = 1.0
+                if first != NOBODY:
+                    factor = ratio[0, first, a, k]
+                if second != NOBODY:
+                    factor *= ratio[1, second, b, k]
+                factors[k] = factor
+            known_first, known_second = first, second
+        total, errors = weighted_sums(weights[shift, j], error, factors)
         if not SMALLEST_SUM < total < math.inf:
             return False
         sums[j], wrong[j] = total, errors / total + UNIT * (factors.size + 4)
@@ -168,12 +185,15 @@ def log_ratio_bounds(log_p: Any, log_q: Any, loose: Any, upper_q: Any, extreme: 
         ratio = log_p[j] - log_q[j]
         off = loose[j] + 2 * UNIT * (abs(log_p[j]) + abs(log_q[j]))
         extreme[j] = ratio - off if ratio <= -off else max(ratio, -ratio) + off
-        if j != most:
+        if j != most and (abs(ratio) > LARGEST_EXPONENT or off > 0.5):
+            # Too far apart, or too little known of them, for products.
+            lost_error += math.exp(min(max(log_p[j], log_q[j]) + off, 0.0))
+        elif j != most:
             q, change = math.exp(log_q[j]), math.expm1(ratio)
             lost += q * change
             wrong = math.exp(ratio) * math.expm1(2 * off) + (2 * loose[j] + 8 * UNIT) * abs(change)
             lost_error += q * wrong
-    if log_q[most] > -0.69:
+    if log_q[most] - loose[most] > -0.7:
         rest = math.exp(log_q[most] - loose[most])
         change, off = -lost / rest, (lost_error + 2 * loose[most] * abs(lost)) / rest
         low, high = change - off, change + off
@@ -189,17 +209,18 @@ def raise_divergence(orders: Any, upper_q: Any, extreme: Any, out: Any) -> None:
     The sum of q F(log p/q) with F(l) = exp(a l) - 1 - a (exp(l) - 1), which is never negative, falls up to 0 and
     then rises; F(l) >= F(-l). It needs no cancellation between labels.
     """
-    mass, change = np.exp(upper_q), np.expm1(extreme)
+    mass, change = np.empty(upper_q.size), np.empty(upper_q.size)
+    for j in range(upper_q.size):
+        mass[j], change[j] = math.exp(upper_q[j]), math.expm1(extreme[j])
     for o in range(orders.size):
         order = orders[o]
         total, highest = 0.0, -math.inf
         for j in range(upper_q.size):
             exponent = order * extreme[j]
             if exponent > LARGEST_EXPONENT or upper_q[j] < -LARGEST_EXPONENT:
-                # F is at most exp(exponent), or the order where the logarithm is below 0.
-                exponent = max(exponent, math.log(order)) + upper_q[j]
+                exponent = large_exponent(order, extreme[j], upper_q[j])
                 highest = max(highest, exponent)
-                total += math.exp(min(exponent, LARGEST_LOG)) * (1 + 4 * UNIT * (2 + abs(exponent) + abs(upper_q[j])))
+                total += math.exp(min(exponent, LARGEST_LOG))
             else:
                 gained, owed = math.expm1(exponent), order * change[j]
                 rounding = 8 * UNIT * (abs(gained) + abs(owed) + abs(exponent) * math.exp(exponent))
@@ -211,12 +232,32 @@ def raise_divergence(orders: Any, upper_q: Any, extreme: Any, out: Any) -> None:
 
 
 @compiled()
+def large_exponent(order: float, extreme: float, upper_q: float) -> float:
+    """A bound on log q F: F is at most exp(a l), or the order where the logarithm is below 0."""
+    exponent = max(order * extreme, math.log(order)) + upper_q
+    return exponent + 4 * UNIT * (2 + abs(exponent) + 2 * abs(upper_q))
+
+
+@compiled()
 def log_of_sum(order: float, upper_q: Any, extreme: Any, highest: float) -> float:
     """The logarithm of 1 plus a sum whose largest term is exp(highest), beyond the range of doubles."""
     total = math.exp(-highest)
     for j in range(upper_q.size):
-        total += math.exp(max(order * extreme[j], math.log(order)) + upper_q[j] - highest)
+        total += math.exp(large_exponent(order, extreme[j], upper_q[j]) - highest)
     return highest * (1 + 8 * UNIT) + math.log(total)
+
+
+@compiled()
+def raise_between(p: Any, q: Any, loose: Any, orders: Any, out: Any) -> None:
+    """Raise out[2, O] to bounds on the divergences between two laws, both ways.
+
+    p and q are the logarithms of their probabilities, loose[j] a bound on the error of both of label j's together.
+    """
+    upper, extreme = np.empty(p.size), np.empty(p.size)
+    log_ratio_bounds(p, q, loose, upper, extreme)
+    raise_divergence(orders, upper, extreme, out[0])
+    log_ratio_bounds(q, p, loose, upper, extreme)
+    raise_divergence(orders, upper, extreme, out[1])
 
 
 @compiled()
@@ -269,138 +310,28 @@ def raise_over_moves(
     weigh(density, cdf, error, weights, peaks)
     if not ratios(cdf, ratio):
         return False
-    wrongs, factors = weights * error, np.empty(nodes)
-    sums, wrong, base_wrong, loose = np.empty(classes), np.empty(classes), np.empty(classes), np.empty(classes)
-    here, there, upper, extreme = np.empty(classes), np.empty(classes), np.empty(classes), np.empty(classes)
-    if not moved_sums(NOBODY, NOBODY, weights, wrongs, ratio, factors, sums, base_wrong):
-        return False
-    log_probabilities(sums, peaks, log_scale, here)
+    factors, buffers = np.empty(nodes), np.empty((6, classes))
+    # By place, since numba takes what is unpacked for strided.
+    sums, wrong, base_wrong = buffers[0], buffers[1], buffers[2]
+    loose, here, there = buffers[3], buffers[4], buffers[5]
     for a in range(NOBODY, classes):
         for b in range(NOBODY, classes):
-            if not is_needed(a, b, gaps, smallest, replace, cdf.shape[1] == 1):
+            unmoved = a == NOBODY and b == NOBODY
+            if not unmoved and not is_needed(a, b, gaps, smallest, replace, cdf.shape[1] == 1):
                 continue
-            if not moved_sums(a, b, weights, wrongs, ratio, factors, sums, wrong):
+            if not moved_sums(a, b, weights, error, ratio, factors, sums, wrong):
                 return False
+            if unmoved:
+                log_probabilities(sums, peaks, log_scale, here)
+                for j in range(classes):
+                    base_wrong[j] = wrong[j]
+                continue
             log_probabilities(sums, peaks, log_scale, there)
             for j in range(classes):
                 # A relative error e moves a logarithm by less than 2 e as long as e < 1/2.
                 loose[j] = 2 * (wrong[j] + base_wrong[j] + 2 * general_error) + 8 * UNIT * (2 + abs(peaks[j]))
-            log_ratio_bounds(here, there, loose, upper, extreme)
-            raise_divergence(orders, upper, extreme, out[0])
-            log_ratio_bounds(there, here, loose, upper, extreme)
-            raise_divergence(orders, upper, extreme, out[1])
+            raise_between(here, there, loose, orders, out)
     return True
-
-
-@compiled()
-def continuous_divergences(
-    counts: Any, sigma: float, replace: bool, lattice: Any, general_error: float, orders: Any, out: Any
-) -> None:
-    """out[Q, 2, O] for rows of sorted counts int64[Q, C], the largest first.
-
-    `lattice` is (step, margin below, margin above) in units of sigma. Rows that fail are set to infinity.
-    """
-    step, below, above = lattice
-    for query in range(counts.shape[0]):
-        gaps = counts[query] - counts[query, 0]
-        low = gaps[-1] / (2 * sigma) - below
-        nodes = int((above - low) / step) + 2
-        density = np.empty((3, gaps.size, nodes))
-        cdf = np.empty((3, 1, gaps.size, nodes))
-        error = np.empty(nodes)
-        fill_continuous(gaps, sigma, low, step, density, cdf, error)
-        log_scale = math.log(step / math.sqrt(2 * math.pi))
-        out[query] = 0.0
-        if not raise_over_moves(
-            gaps, -counts[query, 0], replace, density, cdf, error, log_scale, general_error, orders, out[query]
-        ):
-            out[query] = math.inf
-
-
-@compiled()
-def discrete_divergences(
-    counts: Any,
-    replace: bool,
-    log_mass: Any,
-    log_cdf: Any,
-    table_error: float,
-    below: int,
-    above: int,
-    general_error: float,
-    orders: Any,
-    out: Any,
-) -> None:
-    """The same for discrete noise and rows of counts int64[Q, C] in the order of their classes."""
-    for query in range(counts.shape[0]):
-        gaps = counts[query] - counts[query].max()
-        low = gaps.min() // 2 - below
-        nodes = above - low + 1
-        density = np.empty((3, gaps.size, nodes))
-        cdf = np.empty((3, 2, gaps.size, nodes))
-        error = np.empty(nodes)
-        fill_discrete(gaps, low, log_mass, log_cdf, table_error, density, cdf, error)
-        out[query] = 0.0
-        if not raise_over_moves(
-            gaps, -counts[query].max(), replace, density, cdf, error, 0.0, general_error, orders, out[query]
-        ):
-            out[query] = math.inf
-
-
-@compiled()
-def _probabilities(density: Any, cdf: Any, error: Any, log_scale: float, out: Any) -> None:
-    """out[C]: label probabilities, scaled to add up to 1."""
-    classes = density.shape[1]
-    weights, peaks = np.empty_like(density), np.empty(classes)
-    weigh(density, cdf, error, weights, peaks)
-    for j in range(classes):
-        out[j] = weights[1, j].sum() * math.exp(peaks[j] + log_scale)
-    out /= out.sum()
-
-
-@compiled()
-def continuous_probabilities(counts: Any, sigma: float, lattice: Any, out: Any) -> None:
-    """out[Q, C] for rows of counts int64[Q, C] in any order."""
-    step, below, above = lattice
-    for query in range(counts.shape[0]):
-        gaps = counts[query] - counts[query].max()
-        low = gaps.min() / (2 * sigma) - below
-        nodes = int((above - low) / step) + 2
-        density, cdf = np.empty((3, gaps.size, nodes)), np.empty((3, 1, gaps.size, nodes))
-        error = np.empty(nodes)
-        fill_continuous(gaps, sigma, low, step, density, cdf, error)
-        _probabilities(density, cdf, error, math.log(step / math.sqrt(2 * math.pi)), out[query])
-
-
-@compiled()
-def discrete_probabilities(counts: Any, log_mass: Any, log_cdf: Any, below: int, above: int, out: Any) -> None:
-    """The same for discrete noise."""
-    for query in range(counts.shape[0]):
-        gaps = counts[query] - counts[query].max()
-        low = gaps.min() // 2 - below
-        nodes = above - low + 1
-        density, cdf = np.empty((3, gaps.size, nodes)), np.empty((3, 2, gaps.size, nodes))
-        error = np.empty(nodes)
-        fill_discrete(gaps, low, log_mass, log_cdf, 0.0, density, cdf, error)
-        _probabilities(density, cdf, error, 0.0, out[query])
-
-
-@compiled()
-def test_divergences(logs: Any, loose: Any, orders: Any, out: Any) -> None:
-    """out[N, 2, O] for the two outcomes of a threshold test.
-
-    logs[n, s] are the logarithms of their probabilities when the largest count has s - 1 more votes, loose[n] a bound
-    on the error of any two of them.
-    """
-    upper, extreme = np.empty(2), np.empty(2)
-    wrong = np.empty(2)
-    for n in range(logs.shape[0]):
-        out[n] = 0.0
-        wrong[:] = loose[n]
-        for s in (0, 2):
-            log_ratio_bounds(logs[n, 1], logs[n, s], wrong, upper, extreme)
-            raise_divergence(orders, upper, extreme, out[n, 0])
-            log_ratio_bounds(logs[n, s], logs[n, 1], wrong, upper, extreme)
-            raise_divergence(orders, upper, extreme, out[n, 1])
 
 
 @compiled()

@@ -12,7 +12,7 @@ noise the Renyi divergence grows with its square, so epsilon is not linear in th
 from collections.abc import Mapping
 from dataclasses import asdict, dataclass
 from enum import StrEnum
-from math import inf, sqrt
+from math import exp, expm1, inf, log, log1p, sqrt
 from typing import Any, ClassVar, TypeAlias
 
 import numpy as np
@@ -21,6 +21,13 @@ from numpy.typing import NDArray
 from capcsim.errors import InputError
 
 Floats: TypeAlias = NDArray[np.float64]
+
+UNIT = 2.0**-53
+SMALLEST_RHO = 1e-300
+"""A bound as well, of more noise than doubles can tell from it."""
+MOST_MOVED = 1 << 31
+PARAMETERS = {"gnmax": ("sigma",), "lnmax": ("scale",), "confident-gnmax": ("sigma", "threshold", "sigma1")}
+"""What each mechanism needs, by its name."""
 
 
 class Adjacency(StrEnum):
@@ -62,7 +69,7 @@ class GNMax:
 
         Papernot et al. 2018, Prop. 8; for discrete noise Canonne, Kamath, Steinke 2020, Theorem 4.
         """
-        return moved_counts(self.adjacency) * (self.moved_votes / self.sigma) ** 2 / 2
+        return _rho(moved_counts(self.adjacency), self.moved_votes, self.sigma)
 
     def rdp(self, orders: Floats) -> Floats:
         """Data-independent Renyi divergence of one label at each order."""
@@ -71,14 +78,6 @@ class GNMax:
     def gaussian_mu(self, labels: int) -> float:
         """The mu of Gaussian differential privacy for continuous noise: m sqrt(2 q) / sigma where votes change."""
         return sqrt(2 * self.rho * labels)
-
-    def loss(self, interval: float, noise: NoiseKind) -> Any:
-        """Pessimistic privacy loss distribution of one label, both directions, by dp-accounting."""
-        from dp_accounting.pld import privacy_loss_distribution as pld
-
-        build = pld.from_gaussian_mechanism if noise is NoiseKind.CONTINUOUS else pld.from_discrete_gaussian_mechanism
-        one = build(self.sigma, sensitivity=self.moved_votes, value_discretization_interval=interval)
-        return one.self_compose(moved_counts(self.adjacency))
 
 
 @dataclass(frozen=True, slots=True)
@@ -109,31 +108,24 @@ class LNMax:
         """Data-independent Renyi divergence of one label at each order.
 
         Of two Laplace mechanisms (Mironov 2017, arXiv 1702.07476, Prop. 6), tighter than that of pure 2/b.
-        Discrete noise, whose privacy loss has steps of 2/b, is summed.
+        The privacy loss of discrete noise has steps of 2/b.
         """
         shift = self.moved_votes / self.b
         if noise is NoiseKind.CONTINUOUS:
             higher = np.log(orders / (2 * orders - 1)) + (orders - 1) * shift
             lower = np.log((orders - 1) / (2 * orders - 1)) - orders * shift
-            one = np.logaddexp(higher, lower) / (orders - 1)
+            one = np.logaddexp(higher, lower)
         else:
-            between = np.arange(1, self.moved_votes)
-            # Masses of the noise at or below 0, at or above the shift, and between; the loss of each.
-            masses = np.array([1.0, np.exp(-shift), *np.exp(-between / self.b) * -np.expm1(-1 / self.b)])
-            losses = np.array([shift, -shift, *(self.moved_votes - 2 * between) / self.b])
-            logs = np.log(masses / (1 + np.exp(-1 / self.b)))
-            one = np.logaddexp.reduce(logs + (orders[:, None] - 1) * losses, axis=1) / (orders - 1)
+            one = np.logaddexp((orders - 1) * shift, -orders * shift)
+            if self.moved_votes > 1:
+                # Masses in proportion to exp(-i/b) whose loss is (moved_votes - 2i)/b, 0 < i < moved_votes.
+                falls = (2 * orders - 1) / self.b
+                first = ((orders - 1) * self.moved_votes - (2 * orders - 1)) / self.b
+                series = np.log(-np.expm1(-falls * (self.moved_votes - 1))) - np.log(-np.expm1(-falls))
+                one = np.logaddexp(one, log(-expm1(-1 / self.b)) + first + series)
+            one = one - log1p(exp(-1 / self.b))
+        one = (one + 8 * UNIT) / (orders - 1)
         return moved_counts(self.adjacency) * one
-
-    def loss(self, interval: float, noise: NoiseKind) -> Any:
-        """Pessimistic privacy loss distribution of one label, both directions, by dp-accounting."""
-        from dp_accounting.pld import privacy_loss_distribution as pld
-
-        discrete = noise is NoiseKind.DISCRETE
-        build = pld.from_discrete_laplace_mechanism if discrete else pld.from_laplace_mechanism
-        parameter = 1 / self.b if discrete else self.b
-        one = build(parameter, sensitivity=self.moved_votes, value_discretization_interval=interval)
-        return one.self_compose(moved_counts(self.adjacency))
 
 
 @dataclass(frozen=True, slots=True)
@@ -176,7 +168,7 @@ class ConfidentGNMax:
     @property
     def rho_test(self) -> float:
         """Zero-concentrated DP of one threshold test: a unit moves the largest count by at most its votes."""
-        return (self.moved_votes / self.sigma1) ** 2 / 2
+        return _rho(1, self.moved_votes, self.sigma1)
 
     def gaussian_mu(self, answered: int, unanswered: int) -> float:
         """The mu of Gaussian differential privacy, for continuous noise, of what happened."""
@@ -217,11 +209,19 @@ def moved_counts(adjacency: Adjacency) -> int:
     return 2 if adjacency is Adjacency.REPLACE else 1
 
 
+def _rho(counts: int, moved_votes: int, sigma: float) -> float:
+    """Of so many counts that each move by `moved_votes`; never 0, however much noise there is."""
+    ratio = moved_votes / sigma
+    return max(counts * ratio * ratio / 2, SMALLEST_RHO)
+
+
 def _check_noise(scale: float, name: str) -> None:
     if not 0 < scale < inf:
         raise InputError(f"{name} = {scale}: the noise needs a finite parameter above 0")
 
 
 def _check_moved(moved_votes: int) -> None:
+    if moved_votes > MOST_MOVED:
+        raise InputError(f"moved_votes = {moved_votes}: at most 2^31 are protected together")
     if moved_votes < 1:
         raise InputError(f"moved_votes = {moved_votes}: the protected unit casts at least one vote")

@@ -7,7 +7,7 @@ what they give depends on private votes, so it may not be published as it is (`c
 """
 
 from functools import lru_cache
-from math import log, sqrt
+from math import exp, expm1, log, log1p, pi, sqrt
 
 import numpy as np
 from numpy.typing import ArrayLike, NDArray
@@ -20,6 +20,15 @@ from capcsim.privacy.votes import Counts, check_counts
 
 Floats = NDArray[np.float64]
 
+LARGEST_TABLE = 1 << 16
+"""Gaps between votes that are worked out for all; wider ones for those that occur."""
+LARGEST_GAP = 1e150
+"""In units of the noise: its square is still a double."""
+LOWEST = -1e300
+"""Of a logarithm of a probability: it is a bound of smaller ones."""
+SMOOTH = 1000.0
+"""A sigma from which sums over the integers are bounded by integrals, at a relative cost of about 1 / sigma."""
+
 
 def log_q(counts: ArrayLike, mechanism: GNMax | LNMax, noise: NoiseKind = NoiseKind.CONTINUOUS) -> Floats:
     """Log of the union bound on another label than the plurality's, float64[Q], for counts int64[Q, C].
@@ -29,8 +38,15 @@ def log_q(counts: ArrayLike, mechanism: GNMax | LNMax, noise: NoiseKind = NoiseK
     from capcsim.privacy import theorem6_kernels as kernels
 
     rows = check_counts(counts)
-    found = np.empty(len(rows))
-    kernels.log_q(rows, _beaten(mechanism, noise, int(np.ptp(rows, axis=1).max())), found)
+    tops = rows.argmax(axis=1)
+    gaps = rows[np.arange(len(rows)), tops][:, None] - rows
+    widest, found = int(gaps.max()), np.empty(len(rows))
+    if widest < LARGEST_TABLE:
+        beaten = _beaten(mechanism, noise, widest)
+    else:
+        distinct, gaps = np.unique(gaps, return_inverse=True)
+        beaten, gaps = _log_beaten(mechanism, noise, distinct), gaps.reshape(rows.shape)
+    kernels.log_q(gaps, tops, beaten, found)
     # Continuous noise favours nobody, so that the plurality is at least as likely as any other.
     return np.minimum(found, log(1 - 1 / rows.shape[1]) if noise is NoiseKind.CONTINUOUS else -1e-12)
 
@@ -69,7 +85,7 @@ def _summed(kernel: str, log_qs: ArrayLike, parameter: float, orders: ArrayLike,
     if not (logs < 0).all():
         raise InputError("log q: logarithms of probabilities below 1")
     # A stream repeats itself: unanimous votes, and gaps that are whole numbers.
-    distinct, places = np.unique(np.maximum(logs, -1e300), return_inverse=True)
+    distinct, places = np.unique(np.maximum(logs, LOWEST), return_inverse=True)
     times = np.bincount(places, np.broadcast_to(np.asarray(weights, np.float64), logs.shape), distinct.size)
     found = np.zeros(orders.size)
     getattr(kernels, kernel)(distinct, times, parameter, orders, found)
@@ -78,34 +94,48 @@ def _summed(kernel: str, log_qs: ArrayLike, parameter: float, orders: ArrayLike,
 
 @lru_cache(maxsize=64)
 def _beaten(mechanism: GNMax | LNMax, noise: NoiseKind, widest: int) -> Floats:
-    """float64[2, widest + 1]: log of the probability to get ahead of a class with so many votes more, or to tie."""
-    gaps = np.arange(widest + 1)
+    """What `_log_beaten` gives for every gap up to `widest`."""
+    return _log_beaten(mechanism, noise, np.arange(widest + 1))
+
+
+def _log_beaten(mechanism: GNMax | LNMax, noise: NoiseKind, gaps: Counts) -> Floats:
+    """float64[2, G]: log of the probability to get ahead of a class with so many votes more, or to tie."""
     if noise is NoiseKind.DISCRETE:
-        return _beaten_discrete(mechanism, gaps)
+        return np.maximum([_log_at_least(mechanism, gaps + 1), _log_at_least(mechanism, gaps)], LOWEST)
+    scaled = _scaled(gaps, mechanism)
     if isinstance(mechanism, GNMax):
         from scipy.special import log_ndtr
 
-        logs = log_ndtr(-gaps / (sqrt(2) * mechanism.sigma))
+        logs = log_ndtr(-scaled / sqrt(2))
     else:
         # The difference of two Laplace variables exceeds g with probability (2 + g/b) exp(-g/b) / 4.
-        logs = np.log((2 + gaps / mechanism.b) / 4) - gaps / mechanism.b
-    return np.stack([logs, logs])
+        logs = np.log((2 + scaled) / 4) - scaled
+    return np.maximum([logs, logs], LOWEST)
 
 
-def _beaten_discrete(mechanism: GNMax | LNMax, gaps: Counts) -> Floats:
-    """Sums over the law of the difference of two discrete variables; beyond its table the last value is a bound."""
-    from scipy.signal import convolve
+def _log_at_least(mechanism: GNMax | LNMax, gaps: Counts) -> Floats:
+    """A bound on the log of the probability that two discrete variables differ by at least so much, 0 or more."""
+    if isinstance(mechanism, GNMax) and mechanism.sigma >= SMOOTH:
+        from scipy.special import log_ndtr
 
-    reach = int(38 * mechanism.scale) + 2
-    k = np.arange(-reach, reach + 1) / mechanism.scale
-    mass = np.exp(-(k**2) / 2 if isinstance(mechanism, GNMax) else -np.abs(k))
-    mass /= mass.sum()
-    difference = convolve(mass, mass, method="direct")
-    at_least = np.cumsum(difference[::-1])[::-1]
-    centre = 2 * reach
-    with np.errstate(divide="ignore"):
-        logs = np.log(at_least)
-    lowest = logs[np.isfinite(logs)].min()
-    logs = np.maximum(logs, lowest)
-    strictly, ties = (np.minimum(centre + gaps + more, logs.size - 1) for more in (1, 0))
-    return np.stack([logs[strictly], logs[ties]])
+        # A sum of falling terms is at most the first and the integral; both normalising sums are at least integrals.
+        scaled = _scaled(gaps, mechanism)
+        return np.logaddexp(log_ndtr(-scaled / sqrt(2)), -(scaled**2) / 4 - log(2 * sqrt(pi)) - log(mechanism.sigma))
+    above = np.maximum(gaps, 1)
+    if isinstance(mechanism, LNMax):
+        # With p = exp(-1/b) the difference d has probability (1 - p)^2 / (1 + p)^2 (d + (1 + p^2) / (1 - p^2)) p^d.
+        p, left = exp(-1 / mechanism.b), -expm1(-1 / mechanism.b)
+        logs = np.log(above * left + (1 + p * p) / (1 + p) + p) - 2 * log1p(p) - _scaled(above, mechanism)
+    else:
+        from capcsim.privacy import theorem6_kernels as kernels
+
+        logs = np.empty(above.size)
+        kernels.log_at_least(above, mechanism.sigma, logs)
+    # By symmetry it is at least 0 unless it is at least 1 the other way round.
+    return np.where(gaps > 0, logs, log1p(-exp(logs[np.argmin(above)])))
+
+
+def _scaled(gaps: Counts, mechanism: GNMax | LNMax) -> Floats:
+    """Gaps in units of the noise."""
+    with np.errstate(over="ignore"):
+        return np.minimum(gaps / mechanism.scale, LARGEST_GAP)

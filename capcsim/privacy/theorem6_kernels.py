@@ -15,26 +15,53 @@ def log1mexp(x: float) -> float:
 
 
 @compiled()
-def log_q(counts: Any, beaten: Any, out: Any) -> None:
-    """out[Q]: log of the union bound on another label than the plurality's, for rows of counts int64[Q, C].
+def log_q(gaps: Any, tops: Any, beaten: Any, out: Any) -> None:
+    """out[Q]: log of the union bound on another label than the plurality's, `tops` int64[Q].
 
-    `beaten` float64[2, G] has, for each gap, the logarithm of the probability that a class with so many votes less
-    wins: row 0 where it must get ahead, row 1 where a tie is enough, as for classes of lower index.
+    `gaps` int64[Q, C] says which column of `beaten` float64[2, G] is about a class: the logarithm of the probability
+    that it wins, in row 0 where it must get ahead, in row 1 where a tie is enough, as for classes of lower index.
     """
-    classes = counts.shape[1]
+    classes = gaps.shape[1]
     logs = np.empty(classes)
-    for query in range(counts.shape[0]):
-        top = counts[query].argmax()
+    for query in range(gaps.shape[0]):
+        top = tops[query]
         highest = -math.inf
         for j in range(classes):
             if j != top:
-                logs[j] = beaten[int(j < top), counts[query, top] - counts[query, j]]
+                logs[j] = beaten[int(j < top), gaps[query, j]]
                 highest = max(highest, logs[j])
         total = 0.0
         for j in range(classes):
             if j != top:
                 total += math.exp(logs[j] - highest)
         out[query] = highest + math.log(total)
+
+
+@compiled()
+def log_at_least(gaps: Any, sigma: float, out: Any) -> None:
+    """out[G]: log of the probability that two discrete Gaussians differ by at least gaps[G] > 0, which rise.
+
+    A difference d has a probability in proportion to exp(-d^2 / (4 sigma^2)) times one of two sums, for even d and
+    odd; the odd one has a factor exp(-1 / (4 sigma^2)).
+    """
+    sums, whole = np.zeros(2), 0.0
+    for parity in range(2):
+        for k in range(-int(7 * sigma) - 2, int(7 * sigma) + 3):
+            sums[parity] += math.exp(-(k / sigma) * ((k - parity) / sigma))
+    for d in range(-int(14 * sigma) - 2, int(14 * sigma) + 3):
+        whole += math.exp(-0.25 * (d * d + (d & 1)) / sigma / sigma) * sums[d & 1]
+    total = 0.0
+    for place in range(gaps.size - 1, -1, -1):
+        gap = gaps[place]
+        if place < gaps.size - 1 and gaps[place + 1] == gap + 1:
+            total = sums[gap & 1] + total * math.exp(-0.5 * (gap + 1 - (gap & 1)) / sigma / sigma)
+        else:
+            total, d, factor = 0.0, gap, 1.0
+            while factor > 1e-18:
+                total += factor * sums[d & 1]
+                factor *= math.exp(-0.5 * (d + 1 - (d & 1)) / sigma / sigma)
+                d += 1
+        out[place] = math.log(total / whole) - 0.25 * (float(gap) * gap + (gap & 1)) / sigma / sigma
 
 
 @compiled()

@@ -1,6 +1,7 @@
 """Figures of the privacy analyses: epsilon against queries, accuracy against sigma. They take plain numbers."""
 
 from collections.abc import Mapping, Sequence
+from math import isfinite, nan
 from pathlib import Path
 from typing import Any
 
@@ -31,16 +32,16 @@ def draw_epsilon(curves: Mapping[str, Sequence[float | None]], mechanism: str, d
         last: dict[str, float] = {}
         queries = [float(number or 0) for number in curves["queries"]]
         for name, (label, colour, line) in CURVES.items():
-            values = curves.get(name)
-            if values is None or values[-1] is None:
+            heights = [nan if value is None else value for value in curves.get(name, (None,))]
+            if not isfinite(heights[-1]):
                 continue
-            last[name] = values[-1]
+            last[name] = heights[-1]
             width = 2.6 if name == "analytic" else 1.8
-            label = f"{label}: {values[-1]:.2f}"
-            heights = [float(value or 0) for value in values]
+            label = f"{label}: {heights[-1]:.2f}"
             axes.plot(queries, heights, line, color=colour, linewidth=width, label=label)
         # Pure composition would squeeze the others against the axis.
-        axes.set_ylim(0, 1.05 * max(value for name, value in last.items() if name != "pure"))
+        highest = max((value for name, value in last.items() if name != "pure"), default=0.0)
+        axes.set_ylim(0, 1.05 * highest or 1.0)
         axes.set_xlim(left=0)
         axes.set_xlabel("queries")
         axes.set_ylabel(f"epsilon at delta = {delta:g}")

@@ -1,13 +1,11 @@
 """Accounts of whole streams: what grows, what falls, what is charged, what bad input says."""
 
 from collections import Counter
-from pathlib import Path
 from typing import Any
 
 import numpy as np
-import pyarrow as pa
-import pyarrow.parquet as pq
 import pytest
+from dp_accounting.pld import privacy_loss_distribution as pld
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
@@ -102,8 +100,11 @@ def test_discrete_noise_is_analysed_as_such() -> None:
 @pytest.mark.parametrize("noise", list(NoiseKind))
 def test_laplace_rdp_agrees_with_its_loss_distribution(noise: NoiseKind) -> None:
     """For every order, exp((a - 1) D) is the mean of exp((a - 1) loss)."""
-    mechanism = LNMax(3.0, moved_votes=2)
-    loss = mechanism.loss(1e-3, noise)._pmf_remove.to_dense_pmf()
+    mechanism = LNMax(3.0, moved_votes=2, adjacency=Adjacency.ADD_REMOVE)
+    discrete = noise is NoiseKind.DISCRETE
+    build = pld.from_discrete_laplace_mechanism if discrete else pld.from_laplace_mechanism
+    one = build(1 / 3 if discrete else 3.0, sensitivity=2, value_discretization_interval=1e-3)
+    loss = one._pmf_remove.to_dense_pmf()
     losses = (loss._lower_loss + np.arange(loss._probs.size)) * 1e-3
     for order in (1.5, 4.0):
         mean = np.log(np.sum(loss._probs * np.exp((order - 1) * losses))) / (order - 1)
@@ -124,7 +125,10 @@ def test_units_and_adjacency() -> None:
 
 def test_json_has_a_kind_for_every_epsilon() -> None:
     found = analyse(VoteCounts(STREAM), CONFIDENT, 1e-5).to_json()
-    assert list(found) == ["queries", "delta", "epsilon", "releasable", "order"]
+    assert list(found) == ["queries", "delta", "epsilon", "releasable", "order", "classes", "reasons", "basis"]
+    assert (found["queries"], found["classes"]) == STREAM.shape
+    assert found["reasons"] == {"data_independent": {}, "data_dependent": {}}
+    assert found["basis"]["data_dependent"]["exact"] == "exact noisy argmax, both directions"
     kinds = {
         kind: {name: found["releasable"][kind][name] for name in names} for kind, names in found["epsilon"].items()
     }

@@ -11,8 +11,17 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from capcsim.errors import InputError
+from capcsim.privacy import exact
 from capcsim.privacy.conversions import ORDERS, epsilon_improved
-from capcsim.privacy.exact import exact_curve, exact_rdp, exact_test_rdp, label_probabilities, worst_case_rdp
+from capcsim.privacy.exact import (
+    exact_bounds,
+    exact_curve,
+    exact_rdp,
+    exact_test_bounds,
+    exact_test_rdp,
+    label_probabilities,
+    worst_case_rdp,
+)
 from capcsim.privacy.mechanisms import Adjacency, ConfidentGNMax, GNMax, NoiseKind
 from capcsim.privacy.theorem6 import log_q, theorem6
 from tests.privacy.test_golden import GOLDEN
@@ -69,7 +78,7 @@ def discrete(counts: tuple[int, ...], sigma: float) -> list[Any]:
     found = []
     for j, own in enumerate(counts):
         total = mp.mpf(0)
-        for k in range(-int(15 * sigma) - 12, int(15 * sigma) + 12):
+        for k in range(-int(15 * sigma) - 12, int(15 * sigma) + 12 + max(counts) - own):
             others = (below(k + own - count - (i < j)) for i, count in enumerate(counts) if i != j)
             total += mass[k + reach] * mp.fprod(others)
         found.append(total)
@@ -214,9 +223,74 @@ def test_the_threshold_test_alone(noise: NoiseKind) -> None:
                     assert exact <= found <= exact * (1 + mp.mpf("1e-8"))
 
 
-def test_where_doubles_cannot_hold_the_sums_the_data_independent_bound_stands() -> None:
-    mechanism = GNMax(0.05)
-    assert exact_rdp([[250, 0]], mechanism, [2.0])[0, 0, 0] == mechanism.rdp(np.array([2.0]))[0]
+FAR = [
+    ((12, 3), 0.4, CONTINUOUS),
+    ((12, 3), 0.4, DISCRETE),
+    ((8, 8), 0.25, CONTINUOUS),
+    ((8, 8), 0.25, DISCRETE),
+    ((9, 8), 0.1, CONTINUOUS),
+    ((8, 9), 0.1, DISCRETE),
+    ((0, 30), 0.8, DISCRETE),
+    ((40, 2), 0.9, CONTINUOUS),
+    ((11, 4, 4), 0.5, DISCRETE),
+    ((5, 5, 1), 0.3, DISCRETE),
+]
+
+
+@pytest.mark.parametrize(("counts", "sigma", "noise"), FAR, ids=str)
+def test_little_noise_against_300_digits(counts: tuple[int, ...], sigma: float, noise: NoiseKind) -> None:
+    """Probabilities down to exp(-1,000), that one vote changes by factors of exp(100)."""
+    with mp.workdps(60 + int((max(counts) + 2) ** 2 / sigma**2)):
+        ours, stands_in = exact_bounds([counts], GNMax(sigma), SOME_ORDERS, noise)
+        reference = largest(counts, sigma, two_classes if noise is CONTINUOUS else discrete)
+        assert not stands_in.any()
+        for row, truths in zip(ours[0], reference, strict=True):
+            for found, truth, order in zip(row, truths, SOME_ORDERS, strict=True):
+                truth = min(truth, order / mp.mpf(sigma) ** 2)
+                assert truth <= found <= truth * (1 + mp.mpf("1e-5")) + mp.mpf("1e-300")
+
+
+def two_classes(counts: tuple[int, ...], sigma: float) -> list[Any]:
+    lead = (counts[0] - counts[1]) / (mp.mpf(sigma) * mp.sqrt(2))
+    return [mp.ncdf(lead), mp.ncdf(-lead)]
+
+
+@pytest.mark.parametrize("noise", [CONTINUOUS, DISCRETE])
+@pytest.mark.parametrize(("classes", "sigma"), [(3, 0.8), (5, 1.1), (4, 3.0)])
+def test_both_ways_of_summing_agree(monkeypatch: Any, noise: NoiseKind, classes: int, sigma: float) -> None:
+    generator = np.random.default_rng(classes)
+    rows = generator.multinomial(30, generator.dirichlet(np.full(classes, 0.7), 8))
+    shared = exact_rdp(rows, GNMax(sigma), SOME_ORDERS, noise)
+    monkeypatch.setattr(exact, "FARTHEST", 0.0)
+    alone = exact_rdp(rows, GNMax(sigma), SOME_ORDERS, noise)
+    assert shared == pytest.approx(alone, rel=1e-6, abs=1e-12)
+
+
+def test_where_sigmas_are_countless_terms_are_bounded_without_a_lattice() -> None:
+    for noise in (CONTINUOUS, DISCRETE):
+        near, far = exact_rdp([[6, 5], [26, 5]], GNMax(1e-8), [1.5, 64.0], noise)[:, :, 0]
+        # A lead of one vote becomes none: the label is a coin's, and there was no doubt before.
+        assert near[1] == pytest.approx(3 * np.log(2) if noise is CONTINUOUS else 0, abs=2e16)
+        assert far == pytest.approx([0, 0], abs=1e-100)
+
+
+def test_wide_discrete_noise_needs_few_terms_and_equals_all_of_them(monkeypatch: Any) -> None:
+    rows = [[60, 31, 9], [40, 30, 30]]
+    few = exact_rdp(rows, GNMax(30.0), SOME_ORDERS, DISCRETE)
+    monkeypatch.setattr(exact, "_stride", lambda _classes, sigma: (1, 1e-17 * (1 + sigma)))
+    assert few == pytest.approx(exact_rdp(rows, GNMax(30.0), SOME_ORDERS, DISCRETE), rel=1e-7)
+
+
+@pytest.mark.parametrize(("sigma", "noise"), [(1e-200, CONTINUOUS), (1e-200, DISCRETE), (1e6, DISCRETE)])
+def test_where_the_data_independent_bound_stands_in_it_is_said(sigma: float, noise: NoiseKind) -> None:
+    mechanism = GNMax(sigma)
+    found, stands_in = exact_bounds([[250, 0], [130, 120]], mechanism, [2.0], noise)
+    assert stands_in.all()
+    assert (found == mechanism.rdp(np.array([2.0]))).all()
+    confident = ConfidentGNMax(1.0, 200, sigma)
+    found, stands_in = exact_test_bounds([[250, 0]], confident, [2.0], noise)
+    assert stands_in.all()
+    assert found[0, 0, 0] == confident.rho_test * 2.0
 
 
 @pytest.mark.parametrize(("classes", "noise"), [(2, CONTINUOUS), (2, DISCRETE), (3, CONTINUOUS), (3, DISCRETE)])

@@ -1,0 +1,78 @@
+"""The exact divergences of the noisy argmax where votes stand many sigmas apart.
+
+There the probability of a label may be exp(-10,000), and one vote may change it by a factor of exp(1,000), so that
+moves of votes cannot share their sums as they do elsewhere. Each probability is a sum of its own, in logarithms; but
+most moves change few of them.
+"""
+
+from collections.abc import Callable, Iterator
+
+import numpy as np
+from numpy.typing import NDArray
+
+from capcsim.privacy.votes import Counts
+
+Floats = NDArray[np.float64]
+NOBODY = -1
+UNIT = 2.0**-53
+
+Label = Callable[[Counts, int, Floats], None]
+"""It fills in, for votes and the place of a class: the logarithm of its probability, a bound on the error of that, the
+least noise on its count, in sigmas, that matters to it."""
+
+
+def far_divergences(
+    rows: Counts, sigma: float, orders: Floats, label: Label, *, replace: bool, symmetric: bool, general_error: float
+) -> Floats:
+    """Bounds float64[Q, 2, O] for rows of counts int64[Q, C], both ways and over all one-vote moves.
+
+    `symmetric` says that classes of equal counts are alike, and that rows are sorted from the largest;
+    `general_error` bounds the relative error that all sums have.
+    """
+    from capcsim.privacy import exact_kernels as kernels
+
+    found = np.zeros((len(rows), 2, orders.size))
+    for row, out in zip(rows, found, strict=True):
+        here = np.array([_label(label, row, j) for j in range(row.size)])
+        for moved in _moves(row, replace=replace, symmetric=symmetric):
+            votes = row + moved
+            there = here.copy()
+            for j in _concerned(row, moved, here[:, 2], sigma):
+                there[j] = _label(label, votes, j)
+            loose = here[:, 1] + there[:, 1] + 4 * general_error + 8 * UNIT * (2 + np.abs(here[:, 0]))
+            kernels.raise_between(here[:, 0].copy(), there[:, 0].copy(), loose, orders, out)
+    return found
+
+
+def _label(label: Label, votes: Counts, j: int) -> Floats:
+    found = np.empty(3)
+    label(votes, j, found)
+    return found
+
+
+def _moves(row: Counts, *, replace: bool, symmetric: bool) -> Iterator[Counts]:
+    """What one vote may add to the counts, once for classes that are alike."""
+    from capcsim.privacy import exact_kernels as kernels
+
+    for a in range(NOBODY, row.size):
+        for b in range(NOBODY, row.size):
+            if kernels.is_needed(a, b, row, 0, replace, symmetric):
+                moved = np.zeros_like(row)
+                moved[[place for place in (a, b) if place != NOBODY]] = [
+                    change for place, change in ((a, -1), (b, 1)) if place != NOBODY
+                ]
+                yield moved
+
+
+def _concerned(row: Counts, moved: Counts, least: Floats, sigma: float) -> NDArray[np.int64]:
+    """The classes whose probability a move changes by more than 1e-19 of it.
+
+    Class j is concerned by its own votes, and by those of a class that is not beaten clearly where noise matters.
+    """
+    from capcsim.privacy.exact_far_kernels import CLEAR
+
+    changed = np.flatnonzero(moved)
+    leads = (row[:, None] - row[changed] - 3) / sigma
+    concerned = (least[:, None] + leads < CLEAR).any(axis=1)
+    concerned[changed] = True
+    return np.flatnonzero(concerned)
