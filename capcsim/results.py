@@ -239,6 +239,7 @@ def _execution(outcome: Outcome) -> dict[str, Any]:
         "votes_disagreeing": agreement.disagreements,
         "disagreement_upper_bound_95": agreement.upper_bound(),
         "exact": outcome.capabilities.exact,
+        "spread": measured.spread(),
     }
 
 

@@ -1,7 +1,8 @@
 """Runs real pairs on this host, to get transcripts and to hold a backend to its own reference.
 
-Measured pairs are a stratified random sample: at least five of every (architecture, batch size), after a
-warm-up, or all of them.
+Measured pairs are a stratified random sample: at least five of every (architecture, batch size), or all of them.
+Before the first of a stratum there is a warm-up, and what is made at a model's first use and kept (its weights in the
+form in which they are used, say) is made before it is measured.
 """
 
 from collections.abc import Callable, Iterator, Sequence
@@ -77,8 +78,9 @@ class Bench:
     ) -> None:
         self._backend, self._inputs, self._votes, self._mechanism = backend, inputs, votes, mechanism
         self._samples, self._seeds, self._cache = samples, seeds, cache
-        self._sessions: dict[tuple[int, int], tuple[Session, Transcript]] = {}
+        self._sessions: dict[tuple[int, int], Session] = {}
         self._compared: set[tuple[int, int, int]] = set()
+        self._warm: set[tuple[int | str, ...]] = set()
         self.result = measured or Measurements()
 
     def sample_runs(self, pairs: Sequence[Pair]) -> int:
@@ -93,13 +95,18 @@ class Bench:
         """Measure a random sample of every stratum of `pairs`, or take it from the cache; `advance` counts runs."""
         for number, (name, size, members) in enumerate(_strata(pairs)):
             strata = [Stratum(step, name, size) for step in PAIR_STEPS]
-            self._measure(strata, self._choose(members, number), self._run, advance)
+            self._measure(strata, self._choose(members, number), self._run, advance, _session)
 
     def execute(self, pairs: Sequence[Pair], advance: Callable[[int], None]) -> None:
-        """Run every pair for real: its own transcripts, and its own votes in place of the reference's."""
+        """Run every pair for real: its own transcripts, and its own votes in place of the reference's.
+
+        In sessions of their own, which begin with the first batch as they do in life.
+        """
+        sessions: dict[tuple[int, int], Session] = {}
         with threadpool_limits(1):
             for pair in pairs:
-                outcome = self._answer(pair)
+                self._warm_up(pair, _model)
+                outcome = self._answer(pair, sessions)
                 rows = self._votes[pair.querier]
                 rows[:, pair.voter.index, pair.queries.start : pair.queries.stop] = outcome.votes.values
                 key = (pair.querier, pair.batch, pair.voter.index)
@@ -122,8 +129,12 @@ class Bench:
         chosen: Sequence[Pair],
         run: Callable[[Pair], tuple[Transcript, ...]],
         advance: Callable[[int], None],
+        used: Callable[[Pair], tuple[int, ...]] | None = None,
     ) -> None:
-        """Run the chosen pairs after a warm-up and keep a sample of each stratum, or use those of an earlier run."""
+        """Run the chosen pairs after a warm-up and keep a sample of each stratum, or use those of an earlier run.
+
+        Each pair's `used`, which takes part in answering, is warmed up besides.
+        """
         if all(stratum in self.result.samples for stratum in strata):
             advance(WARM_UPS + self._samples)
             return
@@ -139,6 +150,8 @@ class Bench:
             with threadpool_limits(1):
                 runs = []
                 for pair in (*WARM_UPS * [chosen[0]], *chosen):
+                    if used and len(runs) >= WARM_UPS:
+                        self._warm_up(pair, used)
                     runs.append(run(pair))
                     advance(1)
             runs = runs[WARM_UPS:]
@@ -157,7 +170,7 @@ class Bench:
 
     def _run(self, pair: Pair) -> tuple[Transcript, ...]:
         """One pair's transcripts in the order of PAIR_STEPS."""
-        outcome = self._answer(pair)
+        outcome = self._answer(pair, self._sessions)
         _, setup = self._backend.open(pair.querier, pair.voter.prepared)
         handed_in = outcome.votes.values[1]
         _, submit = run_local(
@@ -183,13 +196,29 @@ class Bench:
         self._check({Step.RELEASE: transcript}, GUARDIAN_ROLES)
         return setup, count, transcript
 
-    def _answer(self, pair: Pair) -> PairOutcome:
-        """Steps 1a to 1c for real, compared with the reference."""
+    def _warm_up(self, pair: Pair, used: Callable[[Pair], tuple[int, ...]]) -> None:
+        """Let a model or a session answer so many queries once, unless it has."""
+        if _architecture(pair) not in self._warm:
+            answer(self._backend, self._opened(pair, self._sessions), self._queries(pair))
+        elif used(pair) not in self._warm:
+            # What comes after the inference knows of no model.
+            self._backend.infer(self._opened(pair, self._sessions), self._queries(pair))
+        self._warm |= {_architecture(pair), _model(pair), _session(pair)}
+
+    def _opened(self, pair: Pair, sessions: dict[tuple[int, int], Session]) -> Session:
         key = (pair.querier, pair.voter.index)
-        if key not in self._sessions:
-            self._sessions[key] = self._backend.open(pair.querier, pair.voter.prepared)
-        x = self._inputs[pair.querier][pair.queries.start : pair.queries.stop]
-        outcome = answer(self._backend, self._sessions[key][0], x)
+        if key not in sessions:
+            sessions[key], _ = self._backend.open(pair.querier, pair.voter.prepared)
+        return sessions[key]
+
+    def _queries(self, pair: Pair) -> NDArray[np.float32]:
+        return self._inputs[pair.querier][pair.queries.start : pair.queries.stop]
+
+    def _answer(self, pair: Pair, sessions: dict[tuple[int, int], Session]) -> PairOutcome:
+        """Steps 1a to 1c for real, compared with the reference."""
+        x = self._queries(pair)
+        outcome = answer(self._backend, self._opened(pair, sessions), x)
+        self._warm |= {_architecture(pair), _model(pair), _session(pair)}
         self._check({Step.INFER: outcome.infer, Step.ARGMAX: outcome.argmax}, PAIR_ROLES)
         self._compare(pair, x, outcome)
         return outcome
@@ -215,6 +244,18 @@ class Bench:
             self._compared.add(key)
             wrong = int((votes != reconstruct(expected, VOTE_RING_BITS)).any(axis=1).sum())
             self.result.agreement += Agreement(1, len(x), wrong)
+
+
+def _architecture(pair: Pair) -> tuple[str, int]:
+    return pair_group(pair.voter.prepared.public), len(pair.queries)
+
+
+def _model(pair: Pair) -> tuple[int, int]:
+    return pair.voter.index, len(pair.queries)
+
+
+def _session(pair: Pair) -> tuple[int, int, int]:
+    return pair.querier, pair.voter.index, len(pair.queries)
 
 
 def _strata(pairs: Sequence[Pair]) -> Iterator[tuple[str, int, list[Pair]]]:

@@ -6,7 +6,7 @@ from typing import Any, Self, TypeAlias
 
 from capcsim.backend import PublicModel, Step, Transcript
 from capcsim.costs.condense import condensed
-from capcsim.costs.transcripts import from_json, to_json
+from capcsim.costs.transcripts import cpu_spread, from_json, to_json
 from capcsim.privacy.mechanisms import Mechanism
 from capcsim.protocol import Voter
 from capcsim.seeds import Seeds
@@ -68,6 +68,20 @@ class Measurements:
             "earlier": asdict(self.earlier),
             "reused_strata": self.reused_strata,
         }
+
+    def spread(self) -> list[dict[str, Any]]:
+        """How far apart the samples of each stratum lie; pairs that were executed besides are no repeats."""
+        return [
+            {
+                "step": key.step.value,
+                "group": key.group,
+                "size": key.size,
+                "samples": len(found),
+                "cpu_s": cpu_spread(found),
+            }
+            for key, found in sorted(self.samples.items())
+            if found
+        ]
 
     @classmethod
     def from_json(cls, stored: dict[str, Any]) -> Self:

@@ -24,7 +24,7 @@ from capcsim.backend import (
     Transcript,
 )
 from capcsim.costs.cache import versions
-from capcsim.costs.transcripts import cpu_s, of_phase, rounds, sent_bytes
+from capcsim.costs.transcripts import cpu_s, cpu_spread, of_phase, rounds, sent_bytes, spread
 from capcsim.crypto.shares import reconstruct
 from capcsim.crypto.voting import one_hot_argmax
 from capcsim.errors import InputError
@@ -50,7 +50,7 @@ def profile(
     inputs: NDArray[np.float32] | None = None,
     advance: Callable[[float], None] = lambda _: None,
 ) -> dict[str, Any]:
-    """The JSON object of design.md 6: medians over the repeats, after a warm-up.
+    """The JSON object of design.md 6: medians over the repeats, after a warm-up, and how far apart these lie.
 
     `inputs` float32[N, *shape] are taken batch by batch, again from the first when they end; random ones by default.
     """
@@ -81,8 +81,10 @@ def profile(
             watch.end()
     if isinstance(backend, SaturatingBackend):
         details["saturation"] = backend.saturation(prepared, inputs)
+    spreads = {step: _spread(measured) for step, measured in runs.items()}
     setup = _summary(runs.pop("setup"))
     total = [_joined([runs[step][repeat] for step in runs]) for repeat in range(repeats)]
+    spreads["total"] = _spread(total)
     return {
         "backend": backend.name,
         "model": model_name,
@@ -94,6 +96,7 @@ def profile(
         "steps": {step: _summary(measured) for step, measured in runs.items()},
         "total": _summary(total, rounds_of=[sum(rounds(runs[step][0].transcript) for step in runs)]),
         "setup": setup,
+        "spread": spreads,
         "agreement": agreement.with_reference,
         "agreement_float32": agreement.with_float32,
         "details": details,
@@ -197,6 +200,15 @@ def _summary(runs: Sequence[Run], rounds_of: Sequence[int] | None = None) -> dic
         "bytes": sent_bytes(transcripts[0]),
         "rounds": rounds_of[0] if rounds_of else rounds(transcripts[0]),
         "phases": {phase.value: _phase(runs, phase) for phase in Phase if phase in phases},
+    }
+
+
+def _spread(runs: Sequence[Run]) -> dict[str, Any]:
+    """How far apart the repeats of one step lie."""
+    return {
+        "repeats": len(runs),
+        "wall_s": spread([run.wall_s for run in runs]),
+        "cpu_s": cpu_spread([run.transcript for run in runs]),
     }
 
 

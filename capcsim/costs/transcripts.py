@@ -2,7 +2,8 @@
 
 import math
 from collections import defaultdict
-from collections.abc import Iterable
+from collections.abc import Iterable, Sequence
+from statistics import median
 from typing import Any
 
 from capcsim.backend import Compute, Message, Phase, Role, Scope, Step, Transcript
@@ -18,6 +19,17 @@ def cpu_s(transcript: Transcript) -> dict[str, float]:
         if isinstance(node, Compute):
             total[node.role] += node.seconds
     return dict(total)
+
+
+def cpu_spread(transcripts: Sequence[Transcript]) -> dict[str, dict[str, float]]:
+    """How far apart repeats lie: the least, the median and the most CPU seconds of each role."""
+    rows = [cpu_s(transcript) for transcript in transcripts]
+    return {role: spread([row.get(role, 0.0) for row in rows]) for role in sorted(set().union(*rows))}
+
+
+def spread(values: Sequence[float]) -> dict[str, float]:
+    """The least, the median and the most."""
+    return {"low": min(values), "median": median(values), "high": max(values)}
 
 
 def sent_bytes(transcript: Transcript) -> dict[str, int]:
