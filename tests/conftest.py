@@ -1,6 +1,7 @@
 """What all tests share: a transcript cache and a book of runs of their own, and small scenarios."""
 
 import copy
+import os
 import signal
 import tomllib
 from collections.abc import Callable, Iterator
@@ -13,6 +14,17 @@ from capcsim.scenario import Scenario
 from capcsim.scenario_files import parse_scenario, shipped_scenarios
 
 Tree = dict[str, Any]
+TERMINAL = (
+    "CLICOLOR_FORCE", "FORCE_COLOR", "GITHUB_ACTIONS", "NO_COLOR", "PY_COLORS", "TERM", "TERMINAL_WIDTH",
+    "TTY_COMPATIBLE", "TTY_INTERACTIVE",
+)  # fmt: skip
+
+
+def pytest_sessionstart() -> None:
+    """Before any module of ours looks: output goes to a plain screen of one size, wherever the suite is started."""
+    for name in TERMINAL:
+        os.environ.pop(name, None)
+    os.environ.update(COLUMNS="80", LINES="25")
 
 
 @pytest.fixture(scope="session", autouse=True)
