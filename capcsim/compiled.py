@@ -9,11 +9,12 @@ from collections.abc import Callable
 from typing import Any, TypeVar, cast
 
 import numba
-from numba.core import config
+from numba.core import config as settings
 
 from capcsim.caches import Cache, tell_unkept
 from capcsim.errors import HostError
 
+config: Any = settings
 Function = TypeVar("Function", bound=Callable[..., Any])
 
 

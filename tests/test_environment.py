@@ -270,7 +270,6 @@ def test_a_folder_that_is_gone(tmp_path: Path) -> None:
     refused(run("backends", folder=gone, preexec_fn=gone.rmdir), "current folder: No such file or directory; go to one")
 
 
-@pytest.mark.slow
 def test_an_install_that_can_only_be_read_and_no_home(tmp_path: Path) -> None:
     (tmp_path / "votes.csv").write_text("7,2,1\n3,3,4\n10,0,0\n")
     nowhere = dict.fromkeys(("HOME", "CAPCSIM_CACHE", "CAPCSIM_STATE", "XDG_CACHE_HOME"), "/proc/nowhere")
