@@ -158,6 +158,10 @@ def test_run_tells_what_was_executed_and_what_it_costs(ran: Tree) -> None:
     # Set-up, infer, argmax and aggregate of the one architecture; set-up, aggregate and release of the guardian.
     assert (execution["strata"], execution["strata_reused"], execution["saturation"]) == (7, 0, 0.25)
     script = THRIFTY[2]
+    (spread,) = (row for row in execution["spread"] if row["step"] == "infer")
+    assert (spread["size"], spread["samples"]) == (SIZE, 5)
+    alike = {"querier": script.encode_s, "answerer": script.infer_s}
+    assert spread["cpu_s"] == {role: dict.fromkeys(("low", "median", "high"), value) for role, value in alike.items()}
     batch_s = script.encode_s + ANSWERING * (script.infer_s + script.argmax_s) + script.release_s
     # Keys are made for the answering parties and for the guardian.
     core_s = QUERIERS * (2 * script.key_s + BATCHES * batch_s)
@@ -272,6 +276,9 @@ def test_profile_tells_medians_over_the_repeats_after_the_warm_up(monkeypatch: p
     assert infer["cpu_s"] == pytest.approx({"querier": 0.5, "answerer": 12.0})
     assert infer["bytes"] == {"querier->answerer": QUERY_BYTES, "answerer->querier": 0}
     assert infer["rounds"] == 4
+    apart = found["spread"]["infer"]
+    assert (apart["repeats"], apart["wall_s"]) == (3, {"low": 11.5, "median": 12.5, "high": 19.5})
+    assert apart["cpu_s"]["answerer"] == {"low": 11.0, "median": 12.0, "high": 19.0}
     assert infer["phases"]["online"] == pytest.approx({"wall_s": 12.5, "bytes": QUERY_BYTES})
     argmax, release = found["steps"]["argmax"], found["steps"]["release"]
     assert (argmax["wall_s"], argmax["cpu_s"], argmax["rounds"]) == (0.25, {"answerer": 0.25}, 0)
