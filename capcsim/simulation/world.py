@@ -69,8 +69,8 @@ class QueryRow:
 class Simulated:
     """All that came out of the world.
 
-    The makespan ends with the last label. Utilisation, by core and by link, is a share of the time until all
-    work has ended, late answers included.
+    The makespan ends with the last label. Utilisation, by link and by core up to a machine's highest that worked, is a
+    share of the time until all work has ended, late answers included.
     """
 
     queries: list[QueryRow]

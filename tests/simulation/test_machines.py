@@ -32,3 +32,14 @@ def test_fewer_cores_take_the_ceiling_of_jobs_over_cores(jobs: int, cores: int) 
 
 def test_a_faster_machine_takes_less_time() -> None:
     assert finish_times(cores=1, jobs=1, seconds=3.0, speed=1.5) == [2.0]
+
+
+def test_cores_that_are_never_needed_cost_nothing() -> None:
+    env = simpy.Environment()
+    machine = Machine(env, "m", 10**12, 1.0)
+    for _ in range(3):
+        env.process(machine.work(2.0))
+    env.run()
+    env.process(machine.work(1.0))
+    env.run()
+    assert machine.busy_s == [3.0, 2.0, 2.0]
