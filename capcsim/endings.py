@@ -39,8 +39,8 @@ def end_with(command: Callable[[], int]) -> NoReturn:
     # CPython kills itself by SIGINT at its end if a Ctrl-C once left code that was given to exec(), as dataclasses and
     # numba do, though it was caught later; the next exec() makes it forget that.
     exec("")  # noqa: S102
-    # Whoever interrupts what is left, threads and processes that end, gets no traceback for it.
-    atexit.register(signal.signal, signal.SIGINT, signal.SIG_DFL)
+    # What is left is to end threads and processes: soon done, and no place for another traceback.
+    atexit.register(signal.signal, signal.SIGINT, signal.SIG_IGN)
     sys.exit(code)
 
 

@@ -207,7 +207,9 @@ def test_ctrl_c_in_a_terminal_reaches_no_worker(tmp_path: Path) -> None:
     """A terminal sends it to all processes of the group, also to those that are just starting."""
     with running(*TRAINS_LONG, "-o", str(tmp_path / "run"), "--workers", "2", says="training") as process:
         workers = children(process, "LokyProcess")
-        os.killpg(process.pid, signal.SIGINT)
+        for _ in range(5):  # a user who does not want to wait
+            os.killpg(process.pid, signal.SIGINT)
+            time.sleep(0.1)
         _, told = process.communicate()
     assert process.returncode == 130
     assert re.fullmatch(r"(training .*\n)*capcsim: interrupted; .*\n", told), told
