@@ -25,7 +25,7 @@ from capcsim.privacy.conversions import (
     epsilon_mironov,
 )
 from capcsim.privacy.losses import epsilon_of_losses
-from capcsim.privacy.mechanisms import ConfidentGNMax, Event, LNMax, Mechanism, NoiseKind
+from capcsim.privacy.mechanisms import ConfidentGNMax, Event, LNMax, Mechanism, NoiseKind, times
 
 
 class Analysis(Protocol):
@@ -125,7 +125,7 @@ def _epsilon(mechanism: Mechanism, delta: float, labels: int, unanswered: int) -
     if labels < 0 or unanswered < 0:
         raise InputError(f"labels = {labels}, unanswered = {unanswered}: no such number can be negative")
     if isinstance(mechanism, ConfidentGNMax):
-        rho = mechanism.rho_test * (labels + unanswered) + mechanism.argmax.rho * labels
+        rho = times(labels + unanswered, mechanism.rho_test) + times(labels, mechanism.argmax.rho)
         return epsilon_improved(ORDERS, rho * ORDERS, delta)[0] if labels + unanswered else 0.0
     if unanswered:
         raise InputError(f"{mechanism.name} answers every query: unanswered = {unanswered}")

@@ -23,7 +23,7 @@ from capcsim.privacy.conversions import (
 )
 from capcsim.privacy.exact import exact_bounds, exact_test_bounds
 from capcsim.privacy.losses import Part, epsilon_connected, epsilon_of_losses
-from capcsim.privacy.mechanisms import Adjacency, ConfidentGNMax, GNMax, LNMax, Mechanism, NoiseKind
+from capcsim.privacy.mechanisms import Adjacency, ConfidentGNMax, GNMax, LNMax, Mechanism, NoiseKind, times
 from capcsim.privacy.theorem6 import log_answered, log_q, theorem6, theorem6_test
 from capcsim.privacy.votes import VoteCounts
 
@@ -216,17 +216,13 @@ def _argmax(mechanism: Mechanism) -> GNMax | LNMax:
 
 
 def _independent_rdp(mechanism: Mechanism, noise: NoiseKind, answered: int, unanswered: int) -> Floats:
-    if isinstance(mechanism, LNMax):
-        return _times(answered, mechanism.rdp(ORDERS, noise))
-    curve = _times(answered, _argmax(mechanism).rdp(ORDERS))
+    argmax, curve = _argmax(mechanism), np.zeros(ORDERS.size)
+    # None of what is infinite is nothing.
+    if answered:
+        curve += answered * (argmax.rdp(ORDERS, noise) if isinstance(argmax, LNMax) else argmax.rdp(ORDERS))
     if isinstance(mechanism, ConfidentGNMax):
-        curve = curve + _times(answered + unanswered, mechanism.rho_test * ORDERS)
+        curve += times(answered + unanswered, mechanism.rho_test) * ORDERS
     return curve
-
-
-def _times(number: int, curve: Floats) -> Floats:
-    """None of it is nothing, also where it is infinite."""
-    return number * curve if number else np.zeros_like(curve)
 
 
 def _mu(mechanism: GNMax | ConfidentGNMax, answered: int, unanswered: int) -> float:

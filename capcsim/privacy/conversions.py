@@ -48,7 +48,7 @@ def epsilon_gaussian(mu: float, delta: float) -> float:
     """Analytic Gaussian of a mu-GDP release, rounded upward: Balle and Wang 2018 (arXiv 1805.06530), Theorem 8."""
     check_delta(delta)
     target = log(delta)
-    if not mu > 0 or log_delta_gaussian(mu, 0.0) <= target:
+    if mu <= 0 or log_delta_gaussian(mu, 0.0) <= target:
         return 0.0
     low, high = 0.0, 1.0
     while high < inf and log_delta_gaussian(mu, high) > target:

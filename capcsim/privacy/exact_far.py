@@ -15,6 +15,8 @@ from capcsim.privacy.votes import Counts
 Floats = NDArray[np.float64]
 NOBODY = -1
 UNIT = 2.0**-53
+NEGLIGIBLE = 1e-30
+"""More than a divergence owes to labels that a move does not concern."""
 
 Label = Callable[[Counts, int, Floats], None]
 """It fills in, for votes and the place of a class: the logarithm of its probability, a bound on the error of that, the
@@ -31,16 +33,19 @@ def far_divergences(
     """
     from capcsim.privacy import exact_kernels as kernels
 
-    found = np.zeros((len(rows), 2, orders.size))
+    found = np.full((len(rows), 2, orders.size), NEGLIGIBLE)
     for row, out in zip(rows, found, strict=True):
         here = np.array([_label(label, row, j) for j in range(row.size)])
+        most = int(here[:, 0].argmax())
         for moved in _moves(row, replace=replace, symmetric=symmetric):
+            concerned = _concerned(row, moved, here[:, 2], sigma)
             votes = row + moved
-            there = here.copy()
-            for j in _concerned(row, moved, here[:, 2], sigma):
-                there[j] = _label(label, votes, j)
-            loose = here[:, 1] + there[:, 1] + 4 * general_error + 8 * UNIT * (2 + np.abs(here[:, 0]))
-            kernels.raise_between(here[:, 0].copy(), there[:, 0].copy(), loose, orders, out)
+            there = np.array([_label(label, votes, j) for j in concerned])
+            if most not in concerned:
+                concerned, there = np.append(concerned, most), np.append(there, here[most : most + 1], axis=0)
+            before, after = here[concerned, 0], there[:, 0].copy()
+            loose = here[concerned, 1] + there[:, 1] + 4 * general_error + 8 * UNIT * (2 + np.abs(before))
+            kernels.raise_between(before, after, loose, orders, out)
     return found
 
 
@@ -58,9 +63,9 @@ def _moves(row: Counts, *, replace: bool, symmetric: bool) -> Iterator[Counts]:
         for b in range(NOBODY, row.size):
             if kernels.is_needed(a, b, row, 0, replace, symmetric):
                 moved = np.zeros_like(row)
-                moved[[place for place in (a, b) if place != NOBODY]] = [
-                    change for place, change in ((a, -1), (b, 1)) if place != NOBODY
-                ]
+                moved[[place for place in (a, b) if place != NOBODY]] = 1
+                if a != NOBODY:
+                    moved[a] = -1
                 yield moved
 
 
@@ -73,6 +78,6 @@ def _concerned(row: Counts, moved: Counts, least: Floats, sigma: float) -> NDArr
 
     changed = np.flatnonzero(moved)
     leads = (row[:, None] - row[changed] - 3) / sigma
-    concerned = (least[:, None] + leads < CLEAR).any(axis=1)
+    concerned: NDArray[np.bool_] = np.any(least[:, None] + leads < CLEAR, axis=1)
     concerned[changed] = True
     return np.flatnonzero(concerned)

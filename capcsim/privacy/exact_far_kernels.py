@@ -17,6 +17,8 @@ from capcsim.privacy.exact_kernels import LARGEST_LOG, UNIT, log_normal_cdf
 HALF_WIDTH = 9.0
 LARGEST_POSITION = 1e6
 """In sigmas: beyond, a lattice's positions are rounded too much for its step."""
+ROUNDED = 1e-12
+"""Of a position: more than it is rounded by."""
 CLEAR = 9.5
 """Sigmas by which a class is beaten with a probability of 1 - 1e-21."""
 MOST_TERMS = 200
@@ -102,7 +104,8 @@ def continuous_label(votes: Any, j: int, sigma: float, step: float, highest: flo
     peak, off = term(leads, j, y)
     if y > LARGEST_POSITION:
         quarter = math.log(leads.size) / 4
-        found[0], found[1], found[2] = peak - quarter + rise * rise / 4, quarter + rise * rise / 4 + off, -math.inf
+        found[0], found[1] = peak - quarter + rise * rise / 4, quarter + rise * rise / 4 + off
+        found[2] = y * (1 - ROUNDED) - rise - 2 * HALF_WIDTH
         return
     nodes = int((HALF_WIDTH + rise) / step) + 2
     total, wrong, worst = 0.0, 0.0, 0.0
@@ -208,7 +211,8 @@ def discrete_label(votes: Any, j: int, sigma: float, stride: int, lower: Any, wh
     slack = 1 + 4 * off * sigma * sigma
     if high > LARGEST_POSITION * sigma or slack > 4 * sigma + 40:
         half = math.log(1 + math.sqrt(2 * math.pi) * sigma) / 2 + 2 * off * slack
-        found[0], found[1], found[2] = peak + half, half + off, -math.inf
+        found[0], found[1] = peak + half, half + off
+        found[2] = high / sigma * (1 - ROUNDED) - slack / sigma - 2 * HALF_WIDTH
         return
     nodes = int((HALF_WIDTH * sigma + slack) / stride) + 2
     total, wrong, worst = 0.0, 0.0, 0.0

@@ -79,8 +79,9 @@ def epsilon_of_losses(parts: Sequence[Part], delta: float, noise: NoiseKind) -> 
         return 0.0
     curve = sum((number * _rdp(mechanism, noise) for mechanism, number in parts), np.zeros(ORDERS.size))
     highest, order = epsilon_improved(ORDERS, curve, delta)
-    if all(isinstance(mechanism, LNMax) for mechanism, _ in parts):
-        highest = min(highest, sum(number * mechanism.pure_epsilon for mechanism, number in parts))
+    pure = [number * mechanism.pure_epsilon for mechanism, number in parts if isinstance(mechanism, LNMax)]
+    if len(pure) == len(parts):
+        highest = min(highest, sum(pure))
     if highest <= SMALLEST:
         return highest
     if highest >= LARGEST:
@@ -196,8 +197,7 @@ def _laplace_count(mechanism: LNMax, noise: NoiseKind, most: int) -> tuple[float
         moved = cells * ceil(moved / cells)
     pure = moved / mechanism.b
     half = pure / cells
-    x = np.arange(-cells, 1)
-    logs = half * x + log(tanh(half / 2))
+    logs = half * np.arange(-cells, 1, dtype=np.float64) + log(tanh(half / 2))
     logs[-1] = -log1p(exp(-half))
     logs[0] = -pure + logs[-1]
     return pure, 2 * half, -cells, logs

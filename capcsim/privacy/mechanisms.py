@@ -77,7 +77,7 @@ class GNMax:
 
     def gaussian_mu(self, labels: int) -> float:
         """The mu of Gaussian differential privacy for continuous noise: m sqrt(2 q) / sigma where votes change."""
-        return sqrt(2 * self.rho * labels)
+        return sqrt(2 * times(labels, self.rho))
 
 
 @dataclass(frozen=True, slots=True)
@@ -172,7 +172,7 @@ class ConfidentGNMax:
 
     def gaussian_mu(self, answered: int, unanswered: int) -> float:
         """The mu of Gaussian differential privacy, for continuous noise, of what happened."""
-        return sqrt(2 * (self.rho_test * (answered + unanswered) + self.argmax.rho * answered))
+        return sqrt(2 * (times(answered + unanswered, self.rho_test) + times(answered, self.argmax.rho)))
 
 
 Mechanism: TypeAlias = GNMax | LNMax | ConfidentGNMax
@@ -207,6 +207,11 @@ def from_description(told: Mapping[str, Any]) -> Mechanism:
 def moved_counts(adjacency: Adjacency) -> int:
     """Counts that change with one vote."""
     return 2 if adjacency is Adjacency.REPLACE else 1
+
+
+def times(number: int, cost: float) -> float:
+    """The cost of so many together; none of what costs infinitely much is free."""
+    return number * cost if number else 0.0
 
 
 def _rho(counts: int, moved_votes: int, sigma: float) -> float:

@@ -120,7 +120,9 @@ def _log_at_least(mechanism: GNMax | LNMax, gaps: Counts) -> Floats:
 
         # A sum of falling terms is at most the first and the integral; both normalising sums are at least integrals.
         scaled = _scaled(gaps, mechanism)
-        return np.logaddexp(log_ndtr(-scaled / sqrt(2)), -(scaled**2) / 4 - log(2 * sqrt(pi)) - log(mechanism.sigma))
+        first = -(scaled**2) / 4 - log(2 * sqrt(pi)) - log(mechanism.sigma)
+        bound: Floats = np.logaddexp(first, log_ndtr(-scaled / sqrt(2)))
+        return bound
     above = np.maximum(gaps, 1)
     if isinstance(mechanism, LNMax):
         # With p = exp(-1/b) the difference d has probability (1 - p)^2 / (1 + p)^2 (d + (1 + p^2) / (1 - p^2)) p^d.

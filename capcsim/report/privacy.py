@@ -10,6 +10,7 @@ from matplotlib.figure import Figure
 
 from capcsim.report.figures import ACCENT, MUTED, STRONG, STYLE, save
 
+LARGEST_PLAIN = 1e6
 # Name of a curve: its label, colour and line. Dashed ones depend on private votes.
 CURVES: dict[str, tuple[str, str, str]] = {
     "pure": ("pure composition", "#c9ced6", "-"),
@@ -37,7 +38,7 @@ def draw_epsilon(curves: Mapping[str, Sequence[float | None]], mechanism: str, d
                 continue
             last[name] = heights[-1]
             width = 2.6 if name == "analytic" else 1.8
-            label = f"{label}: {heights[-1]:.2f}"
+            label = f"{label}: {heights[-1]:.2f}" if heights[-1] < LARGEST_PLAIN else f"{label}: {heights[-1]:.2e}"
             axes.plot(queries, heights, line, color=colour, linewidth=width, label=label)
         # Pure composition would squeeze the others against the axis.
         highest = max((value for name, value in last.items() if name != "pure"), default=0.0)
@@ -48,7 +49,9 @@ def draw_epsilon(curves: Mapping[str, Sequence[float | None]], mechanism: str, d
         axes.set_title(f"Epsilon of {mechanism} by analysis")
         axes.grid(alpha=0.3)
         title = f"after {queries[-1]:.0f} queries\n(dashed: depends on private\nvotes, not releasable)"
-        axes.legend(loc="upper left", bbox_to_anchor=(1.01, 1), title=title, alignment="left")
+        axes.legend(
+            *axes.get_legend_handles_labels(), loc="upper left", bbox_to_anchor=(1.01, 1), title=title, alignment="left"
+        )
         return _save(figure, folder, "epsilon-against-queries")
 
 
