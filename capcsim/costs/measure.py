@@ -148,7 +148,7 @@ class Bench:
         else:
             before = replace(self.result.agreement)
             with threadpool_limits(1):
-                runs = []
+                runs: list[tuple[Transcript, ...]] = []
                 for pair in (*WARM_UPS * [chosen[0]], *chosen):
                     if used and len(runs) >= WARM_UPS:
                         self._warm_up(pair, used)

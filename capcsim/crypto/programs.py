@@ -299,8 +299,8 @@ def _lay(line: _Line, lines: Mapping[Role, _Line], nodes: list[Compute | Message
                 line.grants[peer].append(len(nodes))
                 nodes.append(Message(line.role, peer, nbytes, step, phase, Scope.PAIR, line.after))
             case Received(sender, grant):
-                peer = lines[sender or line.only_peer]
-                there = (peer.grants if grant else peer.messages)[line.role]
+                other = lines[sender or line.only_peer]
+                there = (other.grants if grant else other.messages)[line.role]
                 if not there:
                     return
                 line.after += (there.popleft(),)
