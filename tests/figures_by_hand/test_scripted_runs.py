@@ -226,13 +226,19 @@ def step_on_paper(wall_s: float, cpu_s: dict[str, float], sent: dict[str, int], 
     return {**times, "cpu_s": cpu, "bytes": sent, "rounds": 0, "phases": {phase: times | {"bytes": sum(sent.values())}}}
 
 
+COMPARED = ("backends", "networks", "host")
 LATENCIES_S = {"scenario": 0.25, "lan": 0.0005, "far": 0.1}
 
 
 def test_compare_tells_what_was_known_beforehand(ran: Tree, tree: Tree) -> None:
     choices = [Choice(name, {}) for name, _, _ in (PLAIN, THRIFTY, CHATTY)]
     found = compare(parse_scenario(tree), choices, parse_networks("lan,far"), repeats=3)
-    assert {name: network["latency_s"] for name, network in found["networks"].items()} == LATENCIES_S
+    about = {"parties": 4, "voters": 4, "queriers": 2, "labels_wanted": 18, "seed": 7, "batch": SIZE}
+    assert leaves({key: value for key, value in found.items() if key not in COMPARED}) == about
+    bps = {"scenario": (100e6, 1e9), "lan": (1e9, 10e9), "far": (1e9, 10e9)}
+    for name, latency_s in LATENCIES_S.items():
+        party, guardian = ({"up_bps": each, "down_bps": each} for each in bps[name])
+        assert found["networks"][name] == {"latency_s": latency_s, "party": party, "guardian": guardian}
     for row, (name, security, script) in zip(found["backends"], (PLAIN, THRIFTY, CHATTY), strict=True):
         assert (row["name"], row["security"]) == (name, security)
         figures = leaves({key: value for key, value in row.items() if key != "agreement"})
