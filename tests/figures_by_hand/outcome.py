@@ -12,7 +12,7 @@ from typing import Any
 import mpmath
 import numpy as np
 
-from capcsim.backend import Capabilities, Phase, Prepared, PublicModel, Step
+from capcsim.backend import Capabilities, Compute, Phase, Prepared, PublicModel, Role, Scope, Step, Transcript
 from capcsim.costs.measured import Agreement, Measurements, Stratum
 from capcsim.learning.baselines import Baseline
 from capcsim.learning.metrics import Quality
@@ -120,9 +120,18 @@ SIMULATED = Simulated(
     stopped={0: "its budget is spent"},
 )
 
-# Two strata; three pairs were executed now, five in earlier runs.
+
+def sample(*seconds: float) -> Transcript:
+    """The answering party's stretches of work."""
+    return tuple(Compute(Role.ANSWERER, each, Step.INFER, Phase.ONLINE, Scope.PAIR, ()) for each in seconds)
+
+
+# Two strata, of which one was measured: 6 s, 1 s, 2 s. Three pairs were executed now, five in earlier runs.
 MEASURED = Measurements(
-    samples={Stratum(Step.INFER, "one", 1): (), Stratum(Step.RELEASE, "guardian", 1): ()},
+    samples={
+        Stratum(Step.INFER, "one", 3): (sample(2.0, 4.0), sample(1.0), sample(2.0)),
+        Stratum(Step.RELEASE, "guardian", 1): (),
+    },
     agreement=Agreement(pairs=3, votes=30, disagreements=1),
     earlier=Agreement(pairs=5, votes=50, disagreements=2),
     reused_strata=1,

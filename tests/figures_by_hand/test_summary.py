@@ -99,6 +99,7 @@ SUMMARY: dict[str, Any] = {
         "pairs_executed_earlier": 5,
         "strata": 2,
         "strata_reused": 1,
+        "spread": [{"size": 3, "samples": 3, "cpu_s": {"answerer": {"low": 1.0, "median": 2.0, "high": 6.0}}}],
         "votes_compared": 80,
         "saturation": 0.0625,
         "votes_disagreeing": 3,
