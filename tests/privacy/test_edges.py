@@ -1,6 +1,7 @@
 """`capcsim account` at the edges: little noise and much, tiny deltas, huge counts, groups and budgets."""
 
 import json
+import subprocess
 import sys
 import time
 from collections.abc import Callable
@@ -235,3 +236,18 @@ def test_options_are_looked_at_before_the_votes(tmp_path: Path) -> None:
         account_of(tmp_path / "none.csv", GNMax(7.0), 1e-5, budget=-1.0)
     with pytest.raises(ValueError, match="delta = 2"):
         account_of(tmp_path / "none.csv", GNMax(7.0), 2.0)
+
+
+def test_accounting_a_file_loads_none_of_what_runs_need(tmp_path: Path) -> None:
+    np.savetxt(tmp_path / "votes.csv", base(), "%d", ",")
+    program = (
+        "import sys\nfrom capcsim.cli import main\n"
+        f"sys.argv = ['capcsim', 'account', {str(tmp_path / 'votes.csv')!r}, *{(*GNMAX, '7')!r}]\n"
+        "try:\n    main()\nexcept SystemExit as stop:\n    assert not stop.code, stop.code\n"
+        "heavy = ('torch', 'sklearn', 'simpy', 'matplotlib', 'pandas', 'pyarrow', 'scipy.stats',"
+        " 'scipy.optimize', 'dp_accounting', 'cryptography')\n"
+        "print('LOADED', *sorted(set(heavy) & set(sys.modules)))\n"
+    )
+    done = subprocess.run([sys.executable, "-c", program], capture_output=True, text=True, check=True)
+    assert "exact noisy argmax" in done.stdout
+    assert done.stdout.splitlines()[-1] == "LOADED"

@@ -32,7 +32,7 @@ Probabilities = Callable[[tuple[int, ...], float], list[Any]]
 
 
 @cache
-def normal_cdfs(count: int, sigma: float, low: int, high: int) -> list[Any]:
+def normal_cdfs(count: int, sigma: float, low: int, high: int, _digits: int) -> list[Any]:
     """Phi on a lattice of a fifth of sigma from `low` to `high`: the trapezoidal rule is right to 50 digits there."""
     return [mp.ncdf((z - count) / mp.mpf(sigma)) for z in lattice(sigma, low, high)]
 
@@ -47,7 +47,7 @@ def continuous(counts: tuple[int, ...], sigma: float) -> list[Any]:
     low, high = -int(15 * sigma) - 2, 60 + int(15 * sigma) + 2
     found = []
     for j, own in enumerate(counts):
-        others = [normal_cdfs(count, sigma, low, high) for i, count in enumerate(counts) if i != j]
+        others = [normal_cdfs(count, sigma, low, high, mp.mp.dps) for i, count in enumerate(counts) if i != j]
         terms = (
             mp.npdf((z - own) / mp.mpf(sigma)) * mp.fprod(column[k] for column in others)
             for k, z in enumerate(lattice(sigma, low, high))
@@ -57,7 +57,7 @@ def continuous(counts: tuple[int, ...], sigma: float) -> list[Any]:
 
 
 @cache
-def discrete_law(sigma: float) -> tuple[int, list[Any], list[Any]]:
+def discrete_law(sigma: float, _digits: int) -> tuple[int, list[Any], list[Any]]:
     """(reach, Pr[Z = k], Pr[Z <= k]) of the discrete Gaussian."""
     reach = int(16 * sigma) + 80
     weights = [mp.exp(-(mp.mpf(k) ** 2) / (2 * mp.mpf(sigma) ** 2)) for k in range(-reach, reach + 1)]
@@ -70,7 +70,7 @@ def discrete_law(sigma: float) -> tuple[int, list[Any], list[Any]]:
 
 def discrete(counts: tuple[int, ...], sigma: float) -> list[Any]:
     """Label probabilities with discrete noise, where the lowest class wins a tie."""
-    reach, mass, sums = discrete_law(sigma)
+    reach, mass, sums = discrete_law(sigma, mp.mp.dps)
 
     def below(k: int) -> Any:
         return mp.mpf(0) if k < -reach else sums[min(k + reach, 2 * reach)]
@@ -212,7 +212,7 @@ def test_the_threshold_test_alone(noise: NoiseKind) -> None:
         def outcome(top: int) -> list[Any]:
             if noise is CONTINUOUS:
                 return [mp.ncdf(mp.mpf(top - 12) / 6), mp.ncdf(mp.mpf(12 - top) / 6)]
-            reach, _, sums = discrete_law(6.0)
+            reach, _, sums = discrete_law(6.0, mp.mp.dps)
             return [1 - sums[12 - top - 1 + reach], sums[12 - top - 1 + reach]]
 
         for row, top in zip(ours, (10, 11), strict=True):
@@ -240,7 +240,7 @@ FAR = [
 @pytest.mark.parametrize(("counts", "sigma", "noise"), FAR, ids=str)
 def test_little_noise_against_300_digits(counts: tuple[int, ...], sigma: float, noise: NoiseKind) -> None:
     """Probabilities down to exp(-1,000), that one vote changes by factors of exp(100)."""
-    with mp.workdps(60 + int((max(counts) + 2) ** 2 / sigma**2)):
+    with mp.workdps(60 + int((max(counts) - min(counts) + 2) ** 2 / sigma**2)):
         ours, stands_in = exact_bounds([counts], GNMax(sigma), SOME_ORDERS, noise)
         reference = largest(counts, sigma, two_classes if noise is CONTINUOUS else discrete)
         assert not stands_in.any()
