@@ -183,10 +183,12 @@ def gloo_bytes(thing: Any) -> tuple[int, int]:
 
 @pytest.mark.slow
 def test_predicted_and_measured_agree_within_ten_percent() -> None:
-    """With no latency too, where a busy machine shows: the best of five tries counts there."""
+    """Without any latency only work remains, where a busy machine shows most: it gets several tries."""
     rows = crypten_latency.compare("cryptonet-relu", 1, "first-party", (0.02, 0.05), 5)
     for row in rows:
         assert abs(row["error"]) < 0.1, row
-    tries = [crypten_latency.compare("cryptonet-relu", 1, "first-party", (0.0,), 9) for _ in range(5)]
-    for step in range(2):
-        assert min(abs(rows[step]["error"]) for rows in tries) < 0.1, tries
+    for _ in range(5):
+        rows = crypten_latency.compare("cryptonet-relu", 1, "first-party", (0.0,), 9)
+        if all(abs(row["error"]) < 0.1 for row in rows):
+            return
+    raise AssertionError(f"after five tries: {rows}")
