@@ -1,6 +1,6 @@
 """`capcsim account` and `capcsim tune`: votes from a file or a run's record, a mechanism, every analysis."""
 
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
 from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, TypeVar
@@ -96,10 +96,12 @@ def account_of(
     budget: float | None = None,
     figures: Path | None = None,
     header: bool | None = None,
+    begin: Callable[[str], object] = str,
 ) -> Accounted:
     """Account for the votes at `path`; raises a CapcsimError for anything that the user can mend.
 
-    `header` says whether the first line of a text file is one, where its reader cannot know.
+    `header` says whether the first line of a text file is one, where its reader cannot know; `begin` is told when the
+    work begins.
     """
     privacy = _record(path).manifest["scenario"]["privacy"] if path.is_dir() else {}
     kind = NoiseKind.DISCRETE if path.is_dir() else NoiseKind.CONTINUOUS
@@ -112,6 +114,7 @@ def account_of(
     if budget is not None and not budget > 0:
         raise InputError(f"--budget {budget:g}: an epsilon above 0")
     votes = load_votes(path, header)
+    begin("accounting")
 
     from capcsim.privacy.analysis import analyse, epsilon_curves
 
@@ -132,12 +135,19 @@ def account_of(
 
 
 def tune_on(
-    path: Path, max_loss: float, figures: Path | None, header: bool | None = None
+    path: Path,
+    max_loss: float,
+    figures: Path | None,
+    header: bool | None = None,
+    begin: Callable[[str], object] = str,
 ) -> tuple["Tuning", Path | None]:
     """The largest sigma that label accuracy bears, and its figure where a folder is given."""
+    votes = load_votes(path, header)
+    begin("tuning")
+
     from capcsim.privacy.tuning import tune
 
-    found = tune(load_votes(path, header), max_loss=max_loss)
+    found = tune(votes, max_loss=max_loss)
     if figures is None:
         return found, None
     from capcsim.report.privacy import draw_accuracy

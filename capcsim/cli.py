@@ -318,7 +318,17 @@ def account(
 
     parameters = {"sigma": sigma, "scale": scale, "threshold": threshold, "sigma1": sigma1}
     wanted = parse_mechanism(votes, mechanism, parameters, adjacency=adjacency, group_size=group_size)
-    found = account_of(votes, wanted, delta, noise=noise, budget=budget, figures=figures, header=HEADER[header])
+    with Stages(err, quiet=as_json) as stages:
+        found = account_of(
+            votes,
+            wanted,
+            delta,
+            noise=noise,
+            budget=budget,
+            figures=figures,
+            header=HEADER[header],
+            begin=stages.stage,
+        )
     if as_json:
         print_json(found.to_json())
     else:
@@ -336,7 +346,8 @@ def tune(
     """The largest Gaussian noise that label accuracy bears; itself not private on private votes."""
     from capcsim.accounting import tune_on
 
-    found, path = tune_on(votes, max_loss, figures, HEADER[header])
+    with Stages(err, quiet=as_json) as stages:
+        found, path = tune_on(votes, max_loss, figures, HEADER[header], stages.stage)
     if as_json:
         print_json(found.to_json())
         return

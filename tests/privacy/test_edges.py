@@ -12,7 +12,7 @@ import mpmath as mp
 import numpy as np
 import pytest
 
-from capcsim.accounting import account_of, parse_mechanism
+from capcsim.accounting import account_of, parse_mechanism, tune_on
 from capcsim.cli import main
 from capcsim.privacy.accountant import Accountant
 from capcsim.privacy.analysis import INFINITE, analyse, epsilon_curves
@@ -229,6 +229,17 @@ def test_a_group_of_nobody_or_of_too_many_is_refused_by_its_option(tmp_path: Pat
     for size in (0, -3, 10**30):
         with pytest.raises(ValueError, match=f"--group-size {size}: the protected unit casts at least one vote"):
             parse_mechanism(tmp_path / "votes.csv", "gnmax", {"sigma": 7.0}, adjacency="replace", group_size=size)
+
+
+def test_work_is_told_when_it_begins_and_not_before(tmp_path: Path) -> None:
+    np.savetxt(tmp_path / "votes.csv", NEAR, "%d", ",")
+    told: list[str] = []
+    account_of(tmp_path / "votes.csv", GNMax(7.0), 1e-5, begin=told.append)
+    tune_on(tmp_path / "votes.csv", 0.9, None, begin=told.append)
+    assert told == ["accounting", "tuning"]
+    with pytest.raises(ValueError, match="No such file"):
+        account_of(tmp_path / "none.csv", GNMax(7.0), 1e-5, begin=told.append)
+    assert len(told) == 2
 
 
 def test_options_are_looked_at_before_the_votes(tmp_path: Path) -> None:
