@@ -212,7 +212,7 @@ def test_runs_with_other_seeds_and_fewer_patients_add_up(tmp_path: Path) -> None
     found = book_account(None, None)
     assert found["epsilon"]["largest"] == accountant.epsilon(21)
     assert [row["labels"] for row in found["runs"]] == [7, 7, 7]
-    assert found["runs"][2]["title"] == "Another name"
+    assert found["runs"][2]["title"].startswith("Another name (changed: data.train_per_party = 39")
 
 
 def test_the_parties_of_a_run_are_told_apart(tmp_path: Path) -> None:
@@ -301,13 +301,12 @@ def test_a_full_state_folder_is_a_warning_and_is_made_up_for(tmp_path: Path, own
     run(tmp_path / "warm")
     shutil.rmtree(own_state)
     own_state.mkdir()
-    mount = ["mount", "-t", "tmpfs", "-o", "size=600k", "tmpfs", str(own_state)]
+    mount = ["mount", "-t", "tmpfs", "-o", "size=2m", "tmpfs", str(own_state)]
     if subprocess.run(mount, capture_output=True, check=False).returncode:
         pytest.skip("no tmpfs can be mounted here")
     try:
         folder = killed(tmp_path / "run")
         fill = own_state / "fill"
-        fill_up(fill)
         enforced = killed(tmp_path / "enforced", "privacy.book=enforce")
         fill_up(fill)
         heard = Heard()
