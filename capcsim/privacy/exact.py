@@ -80,7 +80,8 @@ def exact_bounds(
 ) -> tuple[Floats, NDArray[np.bool_]]:
     """What `exact_rdp` gives, and for which rows, bool[Q], the data-independent bound stands in.
 
-    That is where doubles cannot hold votes in units of the noise, and where tables of discrete noise grow too long.
+    That is where doubles cannot hold votes in units of the noise, where tables of discrete noise grow too long, and
+    where many classes stand many sigmas apart.
     """
     rows, orders = check_counts(counts), check_orders(orders)
     _check_single_vote(mechanism.moved_votes)

@@ -15,6 +15,8 @@ from capcsim.privacy.votes import Counts
 Floats = NDArray[np.float64]
 NOBODY = -1
 UNIT = 2.0**-53
+MOST_LABELS = 100_000
+"""Classes that are not alike, cubed: about how many probabilities a row may take."""
 NEGLIGIBLE = 1e-30
 """More than a divergence owes to labels that a move does not concern."""
 
@@ -29,18 +31,21 @@ def far_divergences(
     """Bounds float64[Q, 2, O] for rows of counts int64[Q, C], both ways and over all one-vote moves.
 
     `symmetric` says that classes of equal counts are alike, and that rows are sorted from the largest;
-    `general_error` bounds the relative error that all sums have.
+    `general_error` bounds the relative error that all sums have. Infinite for rows that would take too long.
     """
     from capcsim.privacy import exact_kernels as kernels
 
     found = np.full((len(rows), 2, orders.size), NEGLIGIBLE)
     for row, out in zip(rows, found, strict=True):
-        here = np.array([_label(label, row, j) for j in range(row.size)])
+        kinds = len(set(row.tolist())) if symmetric else row.size
+        if kinds**3 > MOST_LABELS:
+            out[:] = np.inf
+            continue
+        here = _labels(label, row, np.arange(row.size), symmetric=symmetric)
         most = int(here[:, 0].argmax())
         for moved in _moves(row, replace=replace, symmetric=symmetric):
             concerned = _concerned(row, moved, here[:, 2], sigma)
-            votes = row + moved
-            there = np.array([_label(label, votes, j) for j in concerned])
+            there = _labels(label, row + moved, concerned, symmetric=symmetric)
             if most not in concerned:
                 concerned, there = np.append(concerned, most), np.append(there, here[most : most + 1], axis=0)
             before, after = here[concerned, 0], there[:, 0].copy()
@@ -49,9 +54,15 @@ def far_divergences(
     return found
 
 
-def _label(label: Label, votes: Counts, j: int) -> Floats:
-    found = np.empty(3)
-    label(votes, j, found)
+def _labels(label: Label, votes: Counts, places: NDArray[np.int64], *, symmetric: bool) -> Floats:
+    """What `label` finds for the classes at these places, float64[P, 3]; once for those that are alike."""
+    found, known = np.empty((places.size, 3)), dict[int, int]()
+    for row, j in enumerate(places):
+        alike = known.setdefault(int(votes[j]), row) if symmetric else row
+        if alike == row:
+            label(votes, j, found[row])
+        else:
+            found[row] = found[alike]
     return found
 
 

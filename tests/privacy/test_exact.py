@@ -293,6 +293,14 @@ def test_where_the_data_independent_bound_stands_in_it_is_said(sigma: float, noi
     assert found[0, 0, 0] == confident.rho_test * 2.0
 
 
+def test_many_classes_with_little_noise_are_bounded_where_they_are_alike() -> None:
+    rows = [[30, 5, 4, 4] + [1] * 3 + [0] * 93]
+    found, stands_in = exact_bounds(rows, GNMax(0.2), [1.5], CONTINUOUS)
+    assert not stands_in.any()
+    assert found[0, 0, 0] < 1e-20
+    assert exact_bounds(rows, GNMax(0.2), [1.5], DISCRETE)[1].all()
+
+
 @pytest.mark.parametrize(("classes", "noise"), [(2, CONTINUOUS), (2, DISCRETE), (3, CONTINUOUS), (3, DISCRETE)])
 def test_the_certified_worst_case_is_above_every_histogram_and_below_the_known_bound(
     classes: int, noise: NoiseKind
