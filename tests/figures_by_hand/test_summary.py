@@ -148,7 +148,7 @@ SUMMARY: dict[str, Any] = {
         "votes_declined": 6,
         "votes_missing": 4 + 1 + 1 + 1,
     },
-    "cost": {"core_h": 2.0, "sent_gb": 2.0, "price": 2 * 0.5 + 2 * 0.25},
+    "cost": {"core_h": 2.5, "sent_gb": 2.0, "price": 2.5 * 0.5 + 2 * 0.25},
 }
 
 
