@@ -16,7 +16,7 @@ from capcsim.privacy.votes import ANSWERED, TRUE_LABEL, VoteCounts, check_counts
 Cells = NDArray[Any]
 Names = tuple[str, ...]
 
-NUMBER = re.compile(r"[+-]?(\d+(\.\d*)?|\.\d+)([eE][+-]?\d+)?|[+-]?\d+,0{1,2}|[+-]?(nan|inf(inity)?)", re.ASCII | re.I)
+NUMBER = re.compile(r"[+-]?(\d+(\.\d*)?|\.\d+)([eE][+-]?\d+)?|[+-]?\d+,0+|[+-]?(nan|inf(inity)?)", re.ASCII | re.I)
 NUMBERED = re.compile(r"(.*?)[\s_.:#-]*(\d{1,6})", re.ASCII)
 NAMELESS = re.compile(r"Unnamed: \d+|__index_level_\d+__|")
 NO_CLASS = frozenset(
@@ -55,7 +55,7 @@ def from_table(table: Table) -> VoteCounts:
         raise InputError("votes: no query in it")
     if table.names is None:
         counts = np.stack([_counts(table, place) for place in range(len(table.columns))], axis=1)
-        _check_headless(counts)
+        _check_strange([str(place + 1) for place in range(counts.shape[1])], counts)
         return VoteCounts(check_counts(counts))
     names = tuple(name.strip() for name in table.names)
     twice = next((name for name, number in Counter(names).items() if number > 1 and name), None)
@@ -66,7 +66,7 @@ def from_table(table: Table) -> VoteCounts:
     classes = _classes(list(places))
     counts = np.stack([_counts(table, places[name]) for name in classes], axis=1)
     if _family(classes) is None:
-        _check_named(classes, counts)
+        _check_strange([repr(name) for name in classes], counts)
     labels = _label_numbers(roles.get(TRUE_LABEL), classes)
     return VoteCounts(check_counts(counts), answered_of(roles.get(ANSWERED)), labels)
 
@@ -122,37 +122,34 @@ def _family(classes: Sequence[str]) -> int | None:
     return found[0][1] if found[0] and len(words) == 1 and None not in found else None
 
 
-def _check_headless(counts: NDArray[np.float64]) -> None:
+def _check_strange(names: Sequence[str], counts: NDArray[np.float64]) -> None:
+    """Refuse columns without a class's name that number the rows, or tell of the others: sum, largest, winner."""
     if len(counts) < FEW_ROWS:
         return
-    for place, column in enumerate(counts.T):
-        if _counts_rows(column):
-            raise InputError(f"column {place + 1} numbers the rows ({column[0]:g}, {column[1]:g}, ...): {REMEDY}")
-    _check_sum([f"{place + 1}" for place in range(counts.shape[1])], counts)
+    for place, (name, column) in enumerate(zip(names, counts.T, strict=True)):
+        others = np.delete(counts, place, axis=1)
+        what = ""
+        if (np.diff(column) == 1).all() and column[0] in (0, 1):
+            what = f"numbers the rows ({column[0]:g}, {column[1]:g}, ...)"
+        elif others.shape[1] > 1 and (column == others.sum(axis=1)).all():
+            what = "adds up the others"
+        elif others.shape[1] > 1 and (column == others.max(axis=1)).all():
+            what = "is the largest of the others"
+        elif others.shape[1] > 1 and np.ptp(column) and _tells_winner(column, others):
+            what = "tells which of the others is the largest"
+        if what:
+            raise InputError(f"column {name} {what}: {REMEDY}")
 
 
-def _check_named(classes: Sequence[str], counts: NDArray[np.float64]) -> None:
-    """Classes with names of their own: none may number the rows or add up the others."""
-    if len(counts) < FEW_ROWS:
-        return
-    for name, column in zip(classes, counts.T, strict=True):
-        if _counts_rows(column):
-            raise InputError(
-                f"column {name!r} numbers the rows: leave it out, or call the classes class 0, class 1, ..."
-            )
-    _check_sum([repr(name) for name in classes], counts)
-
-
-def _check_sum(names: Sequence[str], counts: NDArray[np.float64]) -> None:
-    if counts.shape[1] < 3:
-        return
-    for name, column in zip(names, counts.T, strict=True):
-        if (2 * column == counts.sum(axis=1)).all():
-            raise InputError(f"column {name} adds up the others: {REMEDY}")
-
-
-def _counts_rows(column: NDArray[np.float64]) -> bool:
-    return bool((np.diff(column) == 1).all()) and column[0] in (0, 1)
+def _tells_winner(column: NDArray[np.float64], others: NDArray[np.float64]) -> bool:
+    """Whether it holds the number, from 0 or from 1, of a largest count of each row."""
+    for start in (0, 1):
+        winners = column - start
+        if (winners == np.floor(winners)).all() and (winners >= 0).all() and (winners < others.shape[1]).all():
+            chosen = others[np.arange(len(others)), winners.astype(np.int64)]
+            if (chosen == others.max(axis=1)).all():
+                return True
+    return False
 
 
 def _counts(table: Table, place: int) -> NDArray[np.float64]:

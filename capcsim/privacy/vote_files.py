@@ -16,6 +16,7 @@ import re
 import zipfile
 from collections import Counter
 from collections.abc import Callable, Sequence
+from itertools import pairwise
 from pathlib import Path
 from typing import Any
 
@@ -23,6 +24,7 @@ import numpy as np
 
 from capcsim.errors import InputError
 from capcsim.privacy.vote_columns import (
+    FEW_ROWS,
     NAMELESS,
     Cells,
     Table,
@@ -45,6 +47,8 @@ OTHERS = {
 }
 TRIED_ROWS = 50
 """Rows by which the delimiter is found."""
+GROUPED = re.compile(r"\d{1,3}([.,]\d{3})+", re.ASCII)
+"""What may be thousands with a mark between, or three decimals."""
 TELL = "--header yes or --header no tells"
 
 
@@ -126,6 +130,7 @@ def _read_text(path: Path, header: bool | None) -> Table:
     for row, line in zip(rows, lines, strict=False):
         if len(row) != width:
             raise InputError(f"line {line} has {len(row)} cells, the first line {width}: mend that line")
+    _check_marks(rows, lines)
     if header is None:
         header = _has_header(rows)
     names = tuple(rows[0]) if header else None
@@ -150,14 +155,49 @@ def _rows(path: Path) -> tuple[list[list[str]], list[int]]:
     if "\0" in text:
         raise InputError("no text in UTF-8: save it as that")
     written = text.splitlines()
-    # numpy.savetxt writes what it is told of the file behind such a sign.
     skipped = next((i for i, line in enumerate(written) if line.strip() and not line.lstrip().startswith("#")), None)
     if skipped is None:
         raise InputError("votes: no query in it")
+    remarks = [(i, line) for i, line in enumerate(written[:skipped], start=1) if line.strip()]
     directive = re.fullmatch(r"sep=(.)", written[skipped].strip())  # a line that Excel writes and obeys
     skipped += directive is not None
-    rows, lines = _split(written[skipped:], directive[1] if directive else _delimiter(written[skipped:]))
-    return rows, [line + skipped for line in lines]
+    delimiter = directive[1] if directive else _delimiter(written[skipped:])
+    rows, lines = _split(written[skipped:], delimiter)
+    first = _remarked(remarks, delimiter, len(rows[0])) if rows else []
+    return [row for row, _ in first] + rows, [line for _, line in first] + [line + skipped for line in lines]
+
+
+def _remarked(remarks: Sequence[tuple[int, str]], delimiter: str, width: int) -> list[tuple[list[str], int]]:
+    """A header behind a sign like numpy.savetxt's; raises InputError for a line there that may be a query.
+
+    A column that is called by the sign itself numbers the rows. Lines of another width are remarks.
+    """
+    if not remarks:
+        return []
+    line, text = remarks[-1]
+    found, _ = _split([text.lstrip().removeprefix("#")], delimiter)
+    cells = found[0] if found else []
+    if len(cells) != width:
+        return []
+    numbers = [cell for cell in cells if is_number(cell)]
+    if numbers and numbers != [str(i) for i in range(len(numbers))]:
+        raise InputError(f"line {line} begins with # and holds counts: take the sign away, or the line")
+    return [(cells, line)]
+
+
+def _check_marks(rows: Sequence[Sequence[str]], lines: Sequence[int]) -> None:
+    """Refuse 1.000 where it may be a thousand: not all have three decimals, or none has nothing before them."""
+    cells = [(cell, line) for row, line in zip(rows, lines, strict=False) for cell in row if GROUPED.fullmatch(cell)]
+    if not cells:
+        return
+    numbers = [cell for row in rows for cell in row if is_number(cell)]
+    if all(GROUPED.fullmatch(cell) for cell in numbers) and any(re.fullmatch(r"0[.,]000", cell) for cell in numbers):
+        return
+    cell, line = cells[0]
+    plain = re.sub(r"[.,]", "", cell)
+    raise InputError(
+        f"line {line} holds {cell}, which may be {plain} or {cell.replace(',', '.')}: save counts as whole numbers"
+    )
 
 
 def _split(written: Sequence[str], delimiter: str) -> tuple[list[list[str]], list[int]]:
@@ -178,7 +218,7 @@ def _split(written: Sequence[str], delimiter: str) -> tuple[list[list[str]], lis
 
 def _delimiter(written: Sequence[str]) -> str:
     """The sign that parts the first rows into equally many cells, of which all but the first row's are values."""
-    fits: dict[str, tuple[int, int]] = {}
+    fits: dict[str, tuple[int, float, int]] = {}
     for sign in DELIMITERS:
         try:
             rows, _ = _split(written[:TRIED_ROWS], sign)
@@ -187,7 +227,7 @@ def _delimiter(written: Sequence[str]) -> str:
         widths = Counter(map(len, rows))
         if max(widths) > 1:
             numbers = sum(is_number(cell) for row in rows for cell in row)
-            fits[sign] = (max(widths.values()), numbers)
+            fits[sign] = (max(widths.values()), numbers / sum(map(len, rows)), numbers)
     if not fits:
         raise InputError(
             "no table: needed are rows of counts with commas between, one for each of at least two classes"
@@ -220,10 +260,16 @@ def _has_header(rows: Sequence[Sequence[str]]) -> bool:
         if counting:
             return True
         raise InputError(f"the first line ({listed(first)}) has an empty cell: name each column, or give its count")
-    if not counting or len(rows) == 1 or (numbers[0] == "1" and len(numbers) == 2):
+    if len(rows) == 1 or (counting and numbers[0] == "1" and len(numbers) == 2):
         return False
     totals = [sum(number(cell) for cell in row if is_number(cell)) for row in rows]
     fits = min(totals[1:]) <= totals[0] <= max(totals[1:])
-    if numbers[0] == "0" and not fits:
+    if counting and numbers[0] == "0" and not fits:
         return True
+    if not counting:
+        # Classes may be called 2, 3, 5, 8: in rising order, which do not add up to what every query does.
+        values = [number(cell) for cell in first]
+        named_by_numbers = len(rows) > FEW_ROWS and min(totals[1:]) == max(totals[1:]) and not fits
+        if not (named_by_numbers and all(a < b for a, b in pairwise(values))):
+            return False
     raise InputError(f"the first line ({listed(first)}) may number the classes or be a query's counts: {TELL}")
