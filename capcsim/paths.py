@@ -13,26 +13,24 @@ NAME_A_CACHE = "set CAPCSIM_CACHE to a folder that can be written"
 
 def cache_folder() -> Path:
     """CAPCSIM_CACHE, or capcsim in the user's cache folder. Raises HostError where no home folder is known."""
-    own = os.environ.get("CAPCSIM_CACHE")
-    if own:
-        return Path(own)
-    base = os.environ.get("XDG_CACHE_HOME")
     try:
-        return Path(base or Path.home() / ".cache") / "capcsim"
+        return _user_folder("CAPCSIM_CACHE", "XDG_CACHE_HOME", ".cache")
     except RuntimeError:
         raise HostError("home folder", "none is known", NAME_A_CACHE) from None
 
 
 def state_folder() -> Path:
     """CAPCSIM_STATE, or capcsim in the user's state folder: what cannot be made again. Raises BookUnavailable."""
-    own = os.environ.get("CAPCSIM_STATE")
-    if own:
-        return Path(own)
-    base = os.environ.get("XDG_STATE_HOME")
     try:
-        return Path(base or Path.home() / ".local" / "state") / "capcsim"
+        return _user_folder("CAPCSIM_STATE", "XDG_STATE_HOME", ".local/state")
     except RuntimeError:
         raise BookUnavailable("no home folder for the book of runs; name a folder with CAPCSIM_STATE") from None
+
+
+def _user_folder(ours: str, base: str, usual: str) -> Path:
+    """The folder that our environment variable names, else ours in that of `base`; RuntimeError without a home."""
+    own = os.environ.get(ours)
+    return Path(own) if own else Path(os.environ.get(base) or Path.home() / usual) / "capcsim"
 
 
 def source_digest(modules: Iterable[str]) -> str:

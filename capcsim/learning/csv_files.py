@@ -3,7 +3,6 @@
 What could be read in two ways is refused; what was decided is said.
 """
 
-import codecs
 import csv
 import io
 import re
@@ -15,23 +14,9 @@ from typing import Any
 from capcsim.errors import ScenarioError
 from capcsim.learning.columns import Columns, is_number, without_index
 from capcsim.learning.samples import bad_file, listed, quoted
+from capcsim.texts import decoded
 
 DELIMITERS = {",": "commas", ";": "semicolons", "\t": "tabs", "|": "bars"}
-# The mark of UTF-32 begins with that of UTF-16.
-MARKS = {
-    codecs.BOM_UTF8: "utf-8-sig",
-    codecs.BOM_UTF32_LE: "utf-32",
-    codecs.BOM_UTF32_BE: "utf-32",
-    codecs.BOM_UTF16_LE: "utf-16",
-    codecs.BOM_UTF16_BE: "utf-16",
-}
-OTHERS = {
-    b"PAR1": "a Parquet file: data.source = 'parquet' reads it",
-    b"PK": "an archive or a workbook: export its sheet as CSV",
-    b"\x1f\x8b": "gzipped: unpack it",
-    b"\xd0\xcf\x11\xe0": "a workbook: export its sheet as CSV",
-}
-"""What other files begin with, and what to do about them."""
 TRIED_LINES = 50
 """Lines by which the delimiter is found."""
 MISSING = (
@@ -73,18 +58,11 @@ def _text(path: Path) -> str:
         content = path.read_bytes()
     except OSError as error:
         raise bad_file(path, f"a readable csv file ({error.strerror or error})") from None
-    other = next((what for magic, what in OTHERS.items() if content.startswith(magic)), None)
-    if other:
-        raise bad_file(path, f"a readable csv file; it is {other}")
-    encoding = next((name for mark, name in MARKS.items() if content.startswith(mark)), "utf-8")
     try:
-        text = content.decode(encoding)
-    except UnicodeDecodeError as error:
-        line = content[: error.start].count(b"\n") + 1
-        where = f"its text is not UTF-8 (line {line}): save it as UTF-8"
-        raise bad_file(path, f"a readable csv file; {where}") from None
-    if "\0" in text:
-        raise bad_file(path, "a readable csv file; its text is not UTF-8: save it as UTF-8")
+        text = decoded(content)
+    except ValueError as error:
+        remedy = " (data.source = 'parquet')" if content.startswith(b"PAR1") else ""
+        raise bad_file(path, f"a readable csv file; {error}{remedy}") from None
     if not text.strip():
         raise bad_file(path, "a readable csv file; it is empty")
     return text.replace("\r\n", "\n").replace("\r", "\n") if "\r" in text else text

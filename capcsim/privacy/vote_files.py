@@ -10,7 +10,6 @@ that no query and no class is ever lost or invented.
   by words of their own; a column that none of that explains, or that counts the rows or adds up the others, is refused.
 """
 
-import codecs
 import csv
 import re
 import zipfile
@@ -36,15 +35,9 @@ from capcsim.privacy.vote_columns import (
     whole_numbers,
 )
 from capcsim.privacy.votes import ANSWERED, TRUE_LABEL, VoteCounts, check_counts
+from capcsim.texts import decoded
 
-MARKS = {codecs.BOM_UTF8: "utf-8-sig", codecs.BOM_UTF16_LE: "utf-16", codecs.BOM_UTF16_BE: "utf-16"}
 DELIMITERS = (",", ";", "\t", "|", " ")
-OTHERS = {
-    b"PK": "a workbook or an archive",
-    b"\x1f\x8b": "gzipped",
-    b"PAR1": "a Parquet file",
-    b"\xd0\xcf": "a workbook",
-}
 TRIED_ROWS = 50
 """Rows by which the delimiter is found."""
 GROUPED = re.compile(r"\d{1,3}([.,]\d{3})+", re.ASCII)
@@ -143,17 +136,10 @@ def _read_text(path: Path, header: bool | None) -> Table:
 
 def _rows(path: Path) -> tuple[list[list[str]], list[int]]:
     """The rows that are not blank, cells without blanks around them, and the line of each."""
-    content = path.read_bytes()
-    other = next((what for magic, what in OTHERS.items() if content.startswith(magic)), None)
-    if other:
-        raise InputError(f"is {other}, no text: export or unpack it as CSV")
-    encoding = next((name for mark, name in MARKS.items() if content.startswith(mark)), "utf-8")
     try:
-        text = content.decode(encoding)
-    except UnicodeDecodeError:
-        raise InputError("no text in UTF-8: save it as that") from None
-    if "\0" in text:
-        raise InputError("no text in UTF-8: save it as that")
+        text = decoded(path.read_bytes())
+    except ValueError as error:
+        raise InputError(f"no table: {error}") from None
     written = text.splitlines()
     skipped = next((i for i, line in enumerate(written) if line.strip() and not line.lstrip().startswith("#")), None)
     if skipped is None:

@@ -56,7 +56,7 @@ def test_excels_separator_line_decides(tmp_path: Path) -> None:
         (b"a,label\n0,x\x00\n1,y\n", "its text is not UTF-8"),
         (b"PK\x03\x04rest", "it is an archive or a workbook: export its sheet as CSV"),
         (b"\x1f\x8brest", "it is gzipped: unpack it"),
-        (b"PAR1rest", "it is a Parquet file: data.source = 'parquet' reads it"),
+        (b"PAR1rest", "it is a Parquet file: read it as one, not as CSV .data.source = 'parquet'."),
         (PLAIN + "0.5,0.5\n", "line 42 has 2, the first line 3: mend that line"),
         (PLAIN + "0.5,0.5,x,1\n", "line 42 has 4, the first line 3"),
         (PLAIN.replace("\n", ",\n").replace("label,", "label"), "line 2 has 4, the first line 3"),
