@@ -22,7 +22,7 @@ from capcsim.record import Record
 from capcsim.report.tables import notes
 from capcsim.run import run_scenario
 from capcsim.scenario_files import load_scenario
-from tests.test_run import run_until_killed
+from tests.killing import run_until_killed
 
 REAL = ("privacy.noise=real", "privacy.sigma=7", "privacy.epsilon=6", "parties.queriers=1", "queries.batch=2")
 AFTER_TWO_BATCHES = 20

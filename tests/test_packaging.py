@@ -31,6 +31,7 @@ def test_the_wheel_has_the_packages_and_nothing_else_at_the_top(wheel: Path) -> 
     assert "capcsim/py.typed" in names
 
 
+@pytest.mark.slow
 def test_an_installed_wheel_runs_a_scenario_by_name_anywhere(wheel: Path, tmp_path: Path) -> None:
     site, work = tmp_path / "site", tmp_path / "work"
     work.mkdir()

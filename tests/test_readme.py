@@ -46,7 +46,7 @@ def execute(block: str, checkout: Path, **environment: str) -> str:
 
 def test_the_readme_has_the_blocks_that_are_tested_here() -> None:
     assert "capcsim run scenarios/digits.toml" in RUN
-    assert TEST.strip().endswith("python -m pytest")
+    assert ".venv/bin/python -m pytest -n logical" in TEST
     assert USE.count(".venv/bin/capcsim") == len(USE.splitlines())
 
 

@@ -144,6 +144,7 @@ def test_two_packages_with_one_name_are_refused(
         registry.load("tiny")
 
 
+@pytest.mark.slow
 def test_a_third_party_backend_runs_the_main_job(site: Path, tmp_path: Path) -> None:
     command = [
         sys.executable,

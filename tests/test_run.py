@@ -1,7 +1,6 @@
 """The main job on real data: what repeats, what resumes, what a killed run must not lose."""
 
 import json
-import os
 import signal
 import subprocess
 import sys
@@ -20,6 +19,7 @@ from capcsim.report.tables import notes
 from capcsim.run import run_scenario
 from capcsim.scenario import Scenario
 from capcsim.scenario_files import load_scenario
+from tests.killing import run_until_killed
 
 Build = Callable[..., Scenario]
 SUBSTANCE = ("labels", "epsilon", "simulated_s", "latency_median_s", "bytes", "accuracy_before", "accuracy_after")
@@ -218,30 +218,6 @@ def test_a_run_on_measured_transcripts_loads_no_compiled_cryptography(smoke: Rec
     command = [sys.executable, "-c", code, str(tmp_path / "run")]
     done = subprocess.run(command, capture_output=True, text=True, check=True)
     assert done.stdout.strip() == "[]"
-
-
-# A run in a process of its own that dies at its n-th write to disk.
-DIES = """
-import os, signal, sys
-from pathlib import Path
-fatal, folder = int(sys.argv[1]), Path(sys.argv[2])
-from capcsim.run import run_scenario
-from capcsim.scenario_files import load_scenario
-calls, sync = 0, os.fsync
-def syncing(handle):
-    global calls
-    calls += 1
-    if calls == fatal:
-        os.kill(os.getpid(), signal.SIGKILL)
-    sync(handle)
-os.fsync = syncing
-run_scenario(load_scenario("smoke", sys.argv[3:]), folder)
-"""
-
-
-def run_until_killed(folder: Path, fatal: int, *overrides: str) -> int:
-    command = [sys.executable, "-c", DIES, str(fatal), str(folder), *overrides]
-    return subprocess.run(command, capture_output=True, check=False, env=dict(os.environ)).returncode
 
 
 # Writes in order: manifest, ledger (folder, header), releases (folder), transcripts, then two for each label.

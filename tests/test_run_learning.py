@@ -16,7 +16,8 @@ from capcsim.record import Record
 from capcsim.report.tables import notes
 from capcsim.run import Job, Silent, run_scenario
 from capcsim.scenario_files import load_scenario
-from tests.test_run import Build, run_until_killed, substance
+from tests.killing import run_until_killed
+from tests.test_run import Build, substance
 
 QUIET = {"privacy.sigma": 8.0, "models.kinds": ["logistic"]}
 ROUNDS = {

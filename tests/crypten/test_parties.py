@@ -197,27 +197,28 @@ def children() -> int:
     return sum(len(path.read_text().split()) for path in Path("/proc/self/task").glob("*/children"))
 
 
-def test_200_calls_leak_nothing() -> None:
+@pytest.mark.parametrize("number", [40, pytest.param(200, marks=pytest.mark.slow)])
+def test_calls_leak_nothing(number: int) -> None:
     """Sessions that are opened and dropped, inferences, votes: no process, no file, less than 50 MB in any process."""
     files, processes_before = open_files("self"), children()
     backend = CryptenBackend()
     prepared = backend.prepare(build_model("mlp", (1, 28, 28), 10, (16,), seed=0).eval(), seed=0)
     x = np.zeros((5, 1, 28, 28), np.float32)
 
-    def calls(number: int) -> None:
-        for _ in range(number // 4):
+    def call(times: int) -> None:
+        for _ in range(times // 4):
             session, _ = backend.open(0, prepared)
             logits, _ = backend.infer(session, x)
             backend.infer(session, x)
             backend.argmax(session, logits)
 
-    calls(40)
+    call(40)
     everybody: list[int | str] = ["self", *pids(backend._parties).values()]
     before = [(rss_bytes(process), open_files(process)) for process in everybody]
-    calls(200)
+    call(number)
     after = [(rss_bytes(process), open_files(process)) for process in everybody]
     growth = [new[0] - old[0] for old, new in zip(before, after, strict=True)]
-    sys.stderr.write(f"growth after 200 calls, bytes: ourselves and the parties {growth}\n")
+    sys.stderr.write(f"growth after {number} calls, bytes: ourselves and the parties {growth}\n")
     assert max(growth) < 50e6
     assert [files for _, files in after] == [files for _, files in before]
     assert children() == processes_before + 2

@@ -45,7 +45,7 @@ def binary(operation: Any, bits: int) -> Circuit:
     return build.compile(out if isinstance(out, list) else [out])
 
 
-@settings(deadline=None)
+@settings(deadline=None, max_examples=40)
 @given(st.data(), widths)
 def test_words_add_subtract_and_compare_like_integers(data: st.DataObject, bits: int) -> None:
     a, b = data.draw(words(bits)), data.draw(words(bits))
@@ -58,7 +58,7 @@ def test_words_add_subtract_and_compare_like_integers(data: st.DataObject, bits:
         assert run(binary(operation, bits), [(a, bits)], [(b, bits)]) == expected, operation
 
 
-@settings(deadline=None)
+@settings(deadline=None, max_examples=40)
 @given(st.data(), widths, st.integers(1, 6))
 def test_the_largest_of_signed_words(data: st.DataObject, bits: int, number: int) -> None:
     values = data.draw(st.lists(words(bits), min_size=number, max_size=number))
@@ -68,7 +68,7 @@ def test_the_largest_of_signed_words(data: st.DataObject, bits: int, number: int
     assert signed(run(circuit, [(v, bits) for v in values], []), bits) == max(signed(v, bits) for v in values)
 
 
-@settings(deadline=None)
+@settings(deadline=None, max_examples=40)
 @given(st.data(), widths, st.integers(2, 8))
 def test_argmax_shares_open_to_the_first_largest(data: st.DataObject, bits: int, classes: int) -> None:
     values = data.draw(st.lists(words(bits), min_size=classes, max_size=classes))
@@ -85,7 +85,7 @@ def test_argmax_shares_open_to_the_first_largest(data: st.DataObject, bits: int,
     assert opened == [int(i == numbers.index(max(numbers))) for i in range(classes)]
 
 
-@settings(deadline=None)
+@settings(deadline=None, max_examples=40)
 @given(st.data(), st.integers(8, 32), st.integers(2, 6))
 def test_release_with_and_without_threshold(data: st.DataObject, bits: int, classes: int) -> None:
     room = 1 << (bits - 2)
@@ -105,7 +105,7 @@ def test_release_with_and_without_threshold(data: st.DataObject, bits: int, clas
     assert found == ((winner | 1 << classes) if answered else 0)
 
 
-@settings(deadline=None)
+@settings(deadline=None, max_examples=40)
 @given(st.data(), st.integers(20, 64))
 def test_relu_step_truncation_and_pooling(data: st.DataObject, bits: int) -> None:
     fraction = data.draw(st.integers(0, 12))

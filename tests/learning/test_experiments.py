@@ -176,7 +176,12 @@ def test_gains_are_told_over_runs_and_within_them(common: Any) -> None:
 
 
 @pytest.mark.parametrize(
-    "wrong", [["fig12.py", "--counts", "abc"], ["fig8.py", "--seeds", "0"], ["fig10.py", "--workers", "-1"]]
+    "wrong",
+    [
+        ["fig12.py", "--counts", "abc"],
+        pytest.param(["fig8.py", "--seeds", "0"], marks=pytest.mark.slow),
+        pytest.param(["fig10.py", "--workers", "-1"], marks=pytest.mark.slow),
+    ],
 )
 def test_a_wrong_number_is_said_in_one_line(wrong: list[str]) -> None:
     done = subprocess.run(

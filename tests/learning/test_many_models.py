@@ -223,6 +223,7 @@ def test_nothing_to_do_needs_no_engine(monkeypatch: pytest.MonkeyPatch) -> None:
 
 @pytest.mark.skipif(importlib.util.find_spec("distributed") is None, reason="dask is not installed")
 @pytest.mark.filterwarnings("default")
+@pytest.mark.slow
 def test_dask_gives_what_loky_gives() -> None:
     wanted = tasks("logistic", [20, 20])
     one, other = (train_all(wanted, FEW, workers=2, engine=engine) for engine in ("loky", "dask"))

@@ -118,7 +118,12 @@ def histograms() -> list[tuple[tuple[int, ...], float, NoiseKind]]:
     return found
 
 
-@pytest.mark.parametrize(("counts", "sigma", "noise"), histograms(), ids=str)
+SOME, MORE = histograms()[:12], histograms()[12:]
+
+
+@pytest.mark.parametrize(
+    ("counts", "sigma", "noise"), SOME + [pytest.param(*one, marks=pytest.mark.slow) for one in MORE]
+)
 def test_it_is_a_bound_and_within_1e_8_of_50_digits(counts: tuple[int, ...], sigma: float, noise: NoiseKind) -> None:
     with mp.workdps(50):
         probabilities = continuous if noise is CONTINUOUS else discrete
