@@ -193,6 +193,7 @@ def dies(number: int) -> int:
     return number
 
 
+@pytest.mark.slow  # and tests/test_environment.py kills one of a run
 def test_a_process_that_is_killed_is_named() -> None:
     with pytest.raises(WorkerFailed, match=r"ended early \(SIGKILL\(-9\)\); if memory is short, take fewer --workers$"):
         list(run_all(dies, [(number,) for number in range(4)], workers=2))

@@ -34,7 +34,7 @@ def test_true_labels_are_the_measure_where_there_are_any() -> None:
 
 
 def test_expected_accuracy_is_what_sampling_gives() -> None:
-    mechanism, games = GNMax(15.0), 20_000
+    mechanism, games = GNMax(15.0), 10_000
     right = CLEAR.argmax(axis=1)
     labels = (CLEAR[:, None] + real_noise(mechanism, (3, games, 3))).argmax(axis=2)
     sampled = (labels == right[:, None]).mean()
