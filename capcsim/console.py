@@ -49,10 +49,12 @@ def show_account(found: Any) -> None:
     """Every analysis of an account, in a table."""
     from capcsim.report.layout import new_table
 
-    table = new_table(f"{found.title}, {found.account.queries} queries, delta {found.account.delta:g}")
+    account = found.account
+    size = f"{account.queries} queries of {account.classes} classes"
+    table = new_table(f"{found.title}, {size}, delta {account.delta:g}")
     for column in ("analysis", "epsilon", "may be published"):
         table.add_column(column, justify="right" if column == "epsilon" else "left", no_wrap=column == "epsilon")
-    for name, epsilon, kind in found.account.rows():
+    for name, epsilon, kind in account.rows():
         shown = "-" if epsilon is None else f"{epsilon:.4f}" if epsilon < LARGEST_PLAIN else f"{epsilon:.4e}"
         table.add_row(name, shown, kind)
     out.print(table, highlight=False)

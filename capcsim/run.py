@@ -96,9 +96,9 @@ def run_scenario(
     book = open_book(scenario.privacy, progress.note)
     noted = {"title": scenario.title_as_run, "host": host(), "book": book.identity if book else None}
     record = Record.start(folder, scenario, {"versions": versions()}, noted)
+    record.check_journals()
     if record.complete:
         return record
-    record.check_journals()
     booked = None
     if book is not None:
         data = run.learning.training_records()

@@ -19,6 +19,7 @@ MILLION = 10**6
 Count: TypeAlias = Annotated[int, Field(ge=1, le=1000 * MILLION, strict=True)]
 Few: TypeAlias = Annotated[int, Field(ge=1, le=MILLION, strict=True)]
 Positive: TypeAlias = Annotated[float, Field(gt=0, le=1e9, allow_inf_nan=False, strict=True)]
+OneLine: TypeAlias = Annotated[str, Field(pattern=r"^[^\x00-\x1f\x7f-\x9f]*$")]
 Price: TypeAlias = Annotated[float, Field(ge=0, le=1e9, allow_inf_nan=False, strict=True)]
 Probability: TypeAlias = Annotated[float, Field(ge=0, lt=1, allow_inf_nan=False, strict=True)]
 Noise: TypeAlias = Annotated[float, Field(ge=1e-3, le=1e5, allow_inf_nan=False, strict=True)]
@@ -214,7 +215,7 @@ class Faults(Section):
 class Prices(Section):
     """What the simulated resources cost."""
 
-    currency: str = "EUR"
+    currency: OneLine = "EUR"
     per_core_hour: Price = 0.0
     per_gb_sent: Price = 0.0
 
@@ -246,7 +247,7 @@ class Scenario(Section):
     @property
     def title_as_run(self) -> str:
         """The title on one line, with what was changed since it was written."""
-        title = " ".join(self.title.split())
+        title = " ".join("".join(sign if sign.isprintable() else " " for sign in self.title).split())
         return f"{title} (changed: {', '.join(self._changed)})" if self._changed else title
 
     @property

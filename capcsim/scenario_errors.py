@@ -77,7 +77,7 @@ class Schema:
             case "boolean":
                 return "true or false"
             case _:
-                return "text"
+                return "text of one line, without control characters" if "pattern" in node else "text"
 
     def _required(self, node: Node) -> str:
         """The keys that a section must have, and those of the sections in it."""

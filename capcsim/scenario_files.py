@@ -35,10 +35,13 @@ def load_scenario(
     path = find_scenario(name)
     tree = _read_toml(path)
     _anchor_data_path(tree, path.parent)
-    before = copy.deepcopy(tree)
-    for override in overrides:
-        _override(tree, override)
-    changed = tuple(_changes(before, tree))
+    try:
+        before = copy.deepcopy(tree)
+        for override in overrides:
+            _override(tree, override)
+        changed = tuple(_changes(before, tree))
+    except RecursionError:
+        raise ScenarioError("SCENARIO", str(path), "a scenario; its keys are nested too deeply") from None
     for section, key, value in (("protocol", "backend", backend), ("data", "folder", folder and str(folder))):
         # What is no table there is told by what reads the tree.
         if value is not None and isinstance(tree.setdefault(section, {}), dict):

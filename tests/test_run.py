@@ -1,6 +1,7 @@
 """The main job on real data: what repeats, what resumes, what a killed run must not lose."""
 
 import json
+import shutil
 import signal
 import subprocess
 import sys
@@ -247,6 +248,19 @@ def test_a_complete_run_is_left_as_it_is(smoke: Record) -> None:
     before = {path: path.read_bytes() for path in smoke.folder.iterdir() if path.is_file()}
     assert run_scenario(load_scenario("smoke"), smoke.folder).manifest == smoke.manifest
     assert {path: path.read_bytes() for path in smoke.folder.iterdir() if path.is_file()} == before
+
+
+@pytest.mark.parametrize("name", ["ledger.jsonl", "releases.jsonl"])
+@pytest.mark.parametrize("kept", [None, 0, 5])
+def test_a_complete_run_whose_journal_is_gone_or_cut_is_refused(
+    smoke: Record, tmp_path: Path, name: str, kept: int | None
+) -> None:
+    shutil.copytree(smoke.folder, tmp_path / "run")
+    path = tmp_path / "run" / name
+    lines = path.read_bytes().splitlines(keepends=True)
+    path.unlink() if kept is None else path.write_bytes(b"".join(lines[:kept]))
+    with pytest.raises(RecordError, match=rf"{name}: is (gone|not what it was): .* stays spent"):
+        run_scenario(load_scenario("smoke"), tmp_path / "run")
 
 
 def test_faults_lose_queries_and_the_budget_buys_others(scenario: Build, tmp_path: Path) -> None:

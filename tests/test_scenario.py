@@ -317,11 +317,12 @@ def test_a_byte_order_mark_is_read_over(tmp_path: Path) -> None:
         (b'path = "C:\\Users\\me"', "a backslash between .* is written twice"),
         (b"\xff\xfe\x00", "a file in TOML; this is no text in UTF-8"),
         (b"a = " + 5000 * b"[", "nested too deeply"),
+        (b".".join([b"a"] * 3000) + b" = 1", "nested too deeply"),
         (b"a = 1" + 5000 * b"0", "a number with too many digits"),
         (b"", "title, data, parties, queries, privacy, network and machines are missing"),
         (None, r"a readable file \(Is a directory\)"),
     ],
-    ids=["no value", "two signs", "backslashes", "no text", "deep", "digits", "empty", "a folder"],
+    ids=["no value", "two signs", "backslashes", "no text", "deep", "deep keys", "digits", "empty", "a folder"],
 )
 def test_a_file_that_cannot_be_read(tmp_path: Path, content: bytes | None, says: str) -> None:
     path = tmp_path / "bad.toml"
@@ -385,6 +386,7 @@ def test_a_section_that_is_a_value_is_told_beside_options_too(tmp_path: Path) ->
             'Handwritten digits (changed: models.kinds = ["mlp", "mlp", "mlp", "mlp", "mlp", "...)',
         ),
         (["title='a\tb'"], "a b"),
+        (['title="a\\u001b[31mb"'], "a [31mb"),
     ],
 )
 def test_a_title_says_what_was_changed(overrides: list[str], title: str) -> None:

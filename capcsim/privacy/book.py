@@ -71,7 +71,10 @@ class BookedRun:
 
 
 class Book:
-    """The book in a folder, made with it; every method raises BookUnavailable where it cannot be read or written."""
+    """The book in a folder, made with it; every method raises BookUnavailable where it cannot be read or written.
+
+    Raises RecordError where its key is gone or another.
+    """
 
     def __init__(self, folder: Path) -> None:
         self.path = folder / BOOK
@@ -82,7 +85,14 @@ class Book:
                 os.close(os.open(self.path, os.O_RDWR | os.O_CREAT, 0o600))
         except OSError as error:
             raise BookUnavailable(f"{error.filename or folder}: cannot be written: {error.strerror}") from None
-        self.identity = self._found() or self._begin()
+        # An identity by the key: under another one the book would know nobody again.
+        identity = hmac.digest(self._key, b"identity", "sha256").hex()[:16]
+        self.identity = self._found() or self._begin(identity)
+        if self.identity != identity or len(self._key) != KEY_BYTES:
+            raise RecordError(
+                f"{folder / KEY}: is not the key that {BOOK} beside it was begun with, without which no record in it is"
+                " known again; put that file back from a copy, or remove both to begin another book"
+            )
 
     def _found(self) -> str:
         """The book's identity; empty where it has no table yet."""
@@ -90,12 +100,12 @@ class Book:
             there = database.execute("SELECT 1 FROM sqlite_master WHERE name = 'book'").fetchone()
             return str(database.execute("SELECT id FROM book").fetchone()[0]) if there else ""
 
-    def _begin(self) -> str:
+    def _begin(self, identity: str) -> str:
         with self._writing() as database:
             for statement in SCHEMA.split(";"):
                 database.execute(statement)
             if database.execute("SELECT id FROM book").fetchone() is None:
-                database.execute("INSERT INTO book VALUES (?)", (secrets.token_hex(8),))
+                database.execute("INSERT INTO book VALUES (?)", (identity,))
         return self._found()
 
     @staticmethod

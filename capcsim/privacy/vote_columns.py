@@ -25,13 +25,14 @@ NO_CLASS = frozenset(
         *("query", "queries", "query_id", "sample", "sample_id", "patient", "patient_id", "record", "record_id"),
         *("label", "labels", "y", "target", "truth", "true_class", "class_label", "pred", "prediction", "predicted"),
         *("winner", "plurality", "argmax", "max", "maximum", "majority", "sum", "total", "totals", "all", "weight"),
+        *("gold", "ground_truth", "gt", "consensus", "class", "nr", "number", "num", "epoch", "fold", "split", "item"),
         *("n", "n_votes", "num_votes", "number_of_votes", "voters", "querier", "party", "gap", "margin", "entropy"),
         *("seed", "sigma", "epsilon", "delta", "scale", "threshold"),
     }
 )
 """What people call columns that are no class."""
-FEW_ROWS = 5
-"""With fewer rows a count may number them by chance."""
+FEW_ROWS, MANY_ROWS = 5, 20
+"""With fewer rows than that a count may number them by chance; with many, counts of one class repeat."""
 FLAGS = {"0": 0.0, "1": 1.0, "false": 0.0, "true": 1.0, "no": 0.0, "yes": 1.0}
 REMEDY = "leave it out, or name the columns in a first line (class 0, class 1, ...)"
 
@@ -78,9 +79,19 @@ def _is_index(table: Table, names: Names, place: int) -> bool:
         return True
     if not NAMELESS.fullmatch(name):
         return False
-    if place == 0 and len(set(column.tolist())) == len(column):
+    if place == 0 and _numbers_rows(column.tolist()):
         return True
-    raise InputError(f"column {place + 1} has no name, and does not number the rows: name it, or leave it out")
+    raise InputError(f"column {place + 1} has no name, and may be an index or a class: name it, or leave it out")
+
+
+def _numbers_rows(cells: Sequence[Any]) -> bool:
+    """Whether an index holds these, each once: no numbers, or all from one to another, or more than counts would."""
+    if len(set(cells)) < len(cells):
+        return False
+    if not all(is_number(str(cell)) for cell in cells) or len(cells) >= MANY_ROWS:
+        return True
+    numbers = sorted(float(str(cell).partition(",")[0]) for cell in cells)
+    return numbers[0] in (0, 1) and numbers[-1] - numbers[0] == len(cells) - 1
 
 
 def _classes(names: Sequence[str]) -> list[str]:
@@ -137,8 +148,15 @@ def _check_strange(names: Sequence[str], counts: NDArray[np.float64]) -> None:
             what = "is the largest of the others"
         elif others.shape[1] > 1 and np.ptp(column) and _tells_winner(column, others):
             what = "tells which of the others is the largest"
+        elif others.shape[1] > 1 and _spoils_totals(column, others.sum(axis=1)):
+            what = f"is of another kind: without it all queries have {others[0].sum():g} votes"
         if what:
             raise InputError(f"column {name} {what}: {REMEDY}")
+
+
+def _spoils_totals(column: NDArray[np.float64], without: NDArray[np.float64]) -> bool:
+    """Whether all queries have equally many votes but for this column, which is not where most of them are."""
+    return bool(np.ptp(column) and not np.ptp(without) and without[0] >= column.mean())
 
 
 def _tells_winner(column: NDArray[np.float64], others: NDArray[np.float64]) -> bool:
@@ -155,6 +173,10 @@ def _tells_winner(column: NDArray[np.float64], others: NDArray[np.float64]) -> b
 def _counts(table: Table, place: int) -> NDArray[np.float64]:
     """A column as numbers; raises InputError, naming column and line, for anything else."""
     column = table.columns[place]
+    if column.dtype.kind == "b":
+        raise InputError(
+            f"column {table.names and table.names[place]!r} holds true and false: counts are whole numbers"
+        )
     if column.dtype.kind == "f":
         return column
     known: dict[Any, float] = {}

@@ -4,7 +4,7 @@ Every row is a query and every column a class, unless a rule here says otherwise
 that no query and no class is ever lost or invented.
 
 * A first line is a header where it holds names, or the numbers 0, 1, 2, ... that pandas writes for columns without one;
-  where these could also be counts, only the user knows. Any other line of numbers is data.
+  where these, or numbers in order, could also be counts, only the user knows. Any other line of numbers is data.
 * A first column without a name, and what pandas stored as an index, numbers the rows. It must, or is refused.
 * Columns `answered` and `true_label` have these roles. Class columns are called by numbers, by one word and numbers, or
   by words of their own; a column that none of that explains, or that counts the rows or adds up the others, is refused.
@@ -77,8 +77,12 @@ def _read_npz(path: Path) -> VoteCounts:
             with loaded as archive:
                 arrays = dict(archive)
     except (ValueError, EOFError, zipfile.BadZipFile) as error:
-        raise InputError(f"no archive of numbers ({str(error).splitlines()[0]}): write it with numpy.savez") from None
+        why = str(error).splitlines()[0].partition("If you trust")[0].strip()
+        raise InputError(f"no archive of numbers ({why}): write it with numpy.savez") from None
+    except MemoryError as error:
+        raise InputError(f"holds more than there is memory for, or is damaged ({error})") from None
     roles = {name: arrays.pop(name) for name in (ANSWERED, TRUE_LABEL) if name in arrays}
+    arrays = {name: each for name, each in arrays.items() if isinstance(each, np.ndarray) and each.ndim}
     named: list[str] = [name for name in ("votes", "counts") if name in arrays] or list(arrays)
     if len(named) != 1:
         raise InputError(f"holds the arrays {listed(arrays)}; the one with the votes must be called votes")
@@ -109,9 +113,9 @@ def _numbers_of(name: str, column: Any) -> Cells:
         row = next(row for row, value in enumerate(column.to_pylist()) if value is None)
         raise InputError(f"column {name!r} has no value in row {row}")
     kind = column.type
-    if any(
-        test(kind) for test in (pa.types.is_integer, pa.types.is_floating, pa.types.is_decimal, pa.types.is_boolean)
-    ):
+    if pa.types.is_boolean(kind):
+        return np.array(column.to_pylist(), np.bool_)
+    if any(test(kind) for test in (pa.types.is_integer, pa.types.is_floating, pa.types.is_decimal)):
         return np.array([float(value) for value in column.to_pylist()], np.float64)
     return np.array(column.to_pylist(), object)
 
@@ -246,16 +250,15 @@ def _has_header(rows: Sequence[Sequence[str]]) -> bool:
         if counting:
             return True
         raise InputError(f"the first line ({listed(first)}) has an empty cell: name each column, or give its count")
-    if len(rows) == 1 or (counting and numbers[0] == "1" and len(numbers) == 2):
-        return False
     totals = [sum(number(cell) for cell in row if is_number(cell)) for row in rows]
-    fits = min(totals[1:]) <= totals[0] <= max(totals[1:])
-    if counting and numbers[0] == "0" and not fits:
+    first_total, others = totals[0], totals[1:] or [0.0]
+    fits = min(others) <= first_total <= max(others)
+    if counting and numbers[0] == "0" and not fits and len(rows) > FEW_ROWS:
         return True
     if not counting:
-        # Classes may be called 2, 3, 5, 8: in rising order, which do not add up to what every query does.
+        # Classes may be called 2, 3, 5, 8: in one order, which do not add up to what every query does.
         values = [number(cell) for cell in first]
-        named_by_numbers = len(rows) > FEW_ROWS and min(totals[1:]) == max(totals[1:]) and not fits
-        if not (named_by_numbers and all(a < b for a, b in pairwise(values))):
+        ordered = all(a < b for a, b in pairwise(values)) or all(a > b for a, b in pairwise(values))
+        if fits or not ordered or len(rows) < 3 or min(others) != max(others):
             return False
     raise InputError(f"the first line ({listed(first)}) may number the classes or be a query's counts: {TELL}")

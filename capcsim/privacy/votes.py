@@ -46,6 +46,8 @@ def check_counts(counts: ArrayLike) -> Counts:
         raise InputError("votes: no query in it")
     if found.dtype.kind not in "iuf":
         raise InputError(f"votes: {found.dtype} values; counts are whole numbers")
+    if found.dtype.kind == "f":
+        found = found.astype(np.float64)  # float16 knows no number above 65,504
     for wrong, what in (
         (~np.isfinite(found), "is no number"),
         (found < 0, "is negative"),

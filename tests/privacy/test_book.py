@@ -9,7 +9,7 @@ import pytest
 
 from capcsim.errors import BookUnavailable, RecordError
 from capcsim.journal import Mark
-from capcsim.privacy.book import BOOK, Book, most_exposed
+from capcsim.privacy.book import BOOK, KEY, Book, most_exposed
 from capcsim.privacy.history import TEST_ONLY, WHOLE, History
 from capcsim.privacy.mechanisms import Adjacency, ConfidentGNMax, GNMax, LNMax, describe, from_description
 
@@ -142,6 +142,21 @@ def test_a_damaged_book_is_a_clear_error(tmp_path: Path, content: bytes) -> None
             Book(tmp_path)
     else:
         assert Book(tmp_path).runs() == []
+
+
+@pytest.mark.parametrize("key", [None, b"", b"x" * 31, b"x" * 32])
+def test_a_book_whose_key_is_gone_or_another_is_refused(book: Book, key: bytes | None) -> None:
+    """With another key every record would be a new one, and an enforced budget begin anew."""
+    enter(book, "a", [[0, 1]], labels=3)
+    path = book.path.parent / KEY
+    right = path.read_bytes()
+    path.unlink()
+    if key is not None:
+        path.write_bytes(key)
+    with pytest.raises(RecordError, match=r"book\.key: is not the key that book\.sqlite .* put that file back"):
+        Book(book.path.parent)
+    path.write_bytes(right)
+    assert Book(book.path.parent).histories() == book.histories()
 
 
 def test_a_place_that_cannot_be_written_is_a_clear_error(tmp_path: Path) -> None:

@@ -172,27 +172,42 @@ REFUSED: dict[str, tuple[bytes, str]] = {
     "thousands-mixed.csv": (b"0.000;2\n3;4\n", r"line 1 holds 0\.000"),
     "thousands-commas.csv": (b"29,000;9,000\n", r"line 1 holds 29,000, which may be 29000 or 29\.000"),
     "either.csv": (lines(TWELVE).encode(), "may number the classes or be a query's counts: --header yes or"),
+    "few-rows.csv": (b"0,1,2\n4,0,0\n0,5,0\n", "may number the classes .*--header"),
+    "one-row.csv": (b"0,1,2\n", "may number the classes .*--header"),
+    "one-and-two.csv": (b"1,2\n10,5\n3,12\n4,11\n5,10\n6,9\n", "may number the classes .*--header"),
+    "falling-numbers.csv": (("5,3,1\n" + "10,6,4\n3,3,14\n" * 6).encode(), "may number the classes .*--header"),
+    "tens-and-two-rows.csv": (b"10,20,30\n5,5,10\n15,4,1\n", "may number the classes .*--header"),
+    "nameless-class.csv": (b",b,c\n10,5,5\n3,12,5\n0,0,20\n", "column 1 has no name, and may be an index or a class"),
+    "gold.csv": (csv(NAMED.set_axis(list("abcdefghij"), axis=1).assign(gold=RIGHT), index=False),
+                 "column 'gold' is no class by its name"),
+    "another-kind.csv": (csv(NAMED.set_axis(list("abcdefghij"), axis=1).assign(odd=[3, 1] * 30), index=False),
+                         "column 'odd' is of another kind: without it all queries have 50 votes"),
+    "odd-numbers.csv": (csv(NAMED.set_axis(list("abcdefghij"), axis=1).assign(k=2 * np.arange(60) + 1)[:12],
+                            index=False), "column 'k' is of another kind"),
+    "flags.parquet": (arrow({"class 0": [True, False], "class 1": [False, True]}),
+                      "column 'class 0' holds true and false"),
+    "hello.npy": (b"hello", r"no archive of numbers \(.*\): write it with numpy.savez"),
     "one-to-ten.csv": (csv(FRAME.rename(columns=lambda i: i + 1), index=False), "may number the classes .*--header"),
     "twice.csv": (b"a,a,b\n1,2,3\n", "column 'a' is there twice"),
     "twice-but-for-blanks.csv": (b"a, a,b\n1,2,3\n", "column 'a' is there twice"),
     "missing-class.csv": (csv(NAMED.drop(columns="class 4"), index=False), r"one is missing \(4\)"),
     "nameless-in-the-middle.csv": (b"a,,b\n1,2,3\n", "has an empty cell: name each column"),
-    "nameless-that-repeats.csv": (b",0,1\n7,2,3\n7,3,2\n", "column 1 has no name, and does not number the rows"),
+    "nameless-that-repeats.csv": (b",0,1\n7,2,3\n7,3,2\n", "column 1 has no name, and may be an index or a class"),
     "hole-in-the-first-line.csv": (b",3,4\n1,2,3\n", "has an empty cell"),
     "na-in-the-first-line.csv": (b"NA,3,4\n1,2,3\n", "holds names and numbers: --header yes or --header no"),
     "empty.csv": (b"", "no query in it"),
     "blank.csv": (b" \n\n", "no query in it"),
     "header.csv": (b"a,b\n", "no query in it"),
     "words.csv": (b"a,b\n1,x\n", r"column 'b' holds 'x' \(line 2\): counts are whole numbers"),
-    "hole.csv": (b"1,2\n3,\n", r"column 2 is empty \(line 2\)"),
-    "nan.csv": (b"1,2\n3,nan\n", "query 1, class 1, is no number"),
-    "fraction.csv": (b"1,2\n3,0.5\n", "query 1, class 1, is no whole number"),
-    "fraction-comma.csv": (b"1;2\n3;0,5\n", "column 2 holds '0,5'"),
+    "hole.csv": (b"4,2\n3,\n", r"column 2 is empty \(line 2\)"),
+    "nan.csv": (b"4,2\n3,nan\n", "query 1, class 1, is no number"),
+    "fraction.csv": (b"4,2\n3,0.5\n", "query 1, class 1, is no whole number"),
+    "fraction-comma.csv": (b"4;2\n3;0,5\n", "column 2 holds '0,5'"),
     "thousands.csv": (b'"1,234",2\n3,4\n', "line 1 holds 1,234, which may be 1234"),
-    "underscores.csv": (b"1,2\n1_0,2\n", "column 1 holds '1_0'"),
-    "negative.csv": (b"1,2\n3,-1\n", "is negative"),
-    "huge.csv": (b"1,2\n3,1e300\n", r"larger than 2\^31"),
-    "nobody.csv": (b"1,2\n0,0\n", "nobody voted on query 1"),
+    "underscores.csv": (b"4,2\n1_0,2\n", "column 1 holds '1_0'"),
+    "negative.csv": (b"4,2\n3,-1\n", "is negative"),
+    "huge.csv": (b"4,2\n3,1e300\n", r"larger than 2\^31"),
+    "nobody.csv": (b"4,2\n0,0\n", "nobody voted on query 1"),
     "ragged.csv": (b"1,2\n3\n", "line 2 has 1 cells, the first line 2"),
     "one-column.csv": (b"1\n2\n", "no table"),
     "binary.csv": (b"\xff\xfe\x00", "text is not UTF-8"),
@@ -236,7 +251,24 @@ def test_who_knows_can_tell_what_the_first_line_is(tmp_path: Path) -> None:
 
 
 def test_a_single_line_of_numbers_is_a_query(tmp_path: Path) -> None:
-    assert read_votes(written(tmp_path, "one.csv", b"0,1,2\n")).counts.tolist() == [[0, 1, 2]]
+    assert read_votes(written(tmp_path, "one.csv", b"0,2,1\n")).counts.tolist() == [[0, 2, 1]]
+
+
+@pytest.mark.parametrize("index", ["7,0,3", "a,b,c", "2019-01-01,2019-01-02,2019-01-03"])
+def test_an_index_of_few_rows_is_one_only_where_it_numbers_them(tmp_path: Path, index: str) -> None:
+    rows = [f"{label},{row}" for label, row in zip(index.split(","), ("4,1", "0,5", "3,2"), strict=True)]
+    path = written(tmp_path, "index.csv", "\n".join([",u,v", *rows]).encode())
+    if index[0] == "7":
+        with pytest.raises(InputError, match="column 1 has no name, and may be an index or a class"):
+            read_votes(path)
+    else:
+        assert read_votes(path).counts.tolist() == [[4, 1], [0, 5], [3, 2]]
+
+
+def test_half_precision_is_read_without_a_word(tmp_path: Path) -> None:
+    path = tmp_path / "votes.npy"
+    np.save(path, np.array([[3, 2], [60_000, 50_000]], np.float16))
+    assert read_votes(path).counts[:, 0].tolist() == [3, 60_000]
 
 
 def test_labels_are_the_classes_names_or_numbers(tmp_path: Path) -> None:
@@ -265,10 +297,12 @@ def test_no_headless_file_loses_or_invents_a_query(
 ) -> None:
     content = ("\ufeff" if mark else "") + lines(np.array(rows), separator)
     path = written(tmp_path_factory.mktemp("votes"), "votes.csv", content.encode())
-    ambiguous = rows[0] in ([0, 1, 2], [1, 2, 3]) and len(rows) > 1
+    a, b, c = rows[0]
+    ambiguous = a < b < c or a > b > c
     strange = len(rows) >= 5 and any(
         [row[i] for row in rows] in (list(range(len(rows))), list(range(1, len(rows) + 1)))
         or all(2 * row[i] == sum(row) for row in rows)
+        or len({sum(row) - row[i] for row in rows}) == 1
         for i in range(3)
     )
     if not ambiguous and not strange:
