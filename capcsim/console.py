@@ -50,7 +50,7 @@ def show_account(found: Any) -> None:
     from capcsim.report.layout import new_table
 
     account = found.account
-    size = f"{account.queries} queries of {account.classes} classes"
+    size = f"{account.queries} quer{'y' if account.queries == 1 else 'ies'} of {account.classes} classes"
     table = new_table(f"{found.title}, {size}, delta {account.delta:g}")
     for column in ("analysis", "epsilon", "may be published"):
         table.add_column(column, justify="right" if column == "epsilon" else "left", no_wrap=column == "epsilon")

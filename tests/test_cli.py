@@ -90,7 +90,7 @@ def test_account_prints_every_analysis_with_its_kind(call: Call, tmp_path: Path)
     figures = tmp_path / "figures"
     code, printed, _ = call("account", str(votes), *ACCOUNT, "--budget", "20", "--figures", str(figures))
     assert code == 0
-    assert "gnmax, sigma 3, 3 queries" in printed
+    assert "gnmax, sigma 3, 3 queries of 3 classes, delta 1e-05" in printed
     assert "not releasable (data-dependent)" in printed
     assert f"{found['epsilon']['data_dependent']['exact']:.4f}" in printed
     assert "Epsilon 20 pays for" in printed
