@@ -1,7 +1,7 @@
 """`capcsim account` and `capcsim tune`: votes from a file or a run's record, a mechanism, every analysis."""
 
 from collections.abc import Callable, Mapping
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, TypeVar
 
@@ -118,9 +118,10 @@ def account_of(
 
     from capcsim.privacy.analysis import analyse, epsilon_curves
 
-    account = analyse(votes, mechanism, delta, kind)
+    seeded = path.is_dir() and privacy["noise"] != "real"
+    account = replace(analyse(votes, mechanism, delta, kind), seeded=seeded)
     notes = _notes(votes, mechanism, kind)
-    if path.is_dir() and privacy["noise"] != "real":
+    if seeded:
         notes.insert(0, "THIS RUN'S NOISE WAS SEEDED: IT PROTECTED NOBODY, AND NO EPSILON HOLDS FOR IT.")
     if path.is_dir() and _record(path).manifest["scenario"]["parties"]["queriers"] > 1:
         notes.append("All querying parties' queries are taken together: what they would know if they pooled them.")
@@ -168,7 +169,9 @@ def released_votes(record: "Record") -> VoteCounts:
     from capcsim.journal import read_journal
 
     if not record.complete:
-        raise RecordError(f"{record.folder}: the run did not end; resume it first")
+        raise RecordError(
+            f"{record.folder}: the run did not end; finish it with: capcsim run SCENARIO -o {record.folder}"
+        )
     record.check_journals()
     table, queries = (record.read_table(name).to_pydict() for name in ("votes", "queries"))
     asked = zip(*(table[key] for key in ("querier", "query", "voter")), strict=True)

@@ -196,7 +196,7 @@ def _run_row(run: BookedRun, delta: float) -> dict[str, Any]:
 
 def told(total: Mapping[str, Any] | None) -> str:
     """The line about the book at the end of a run."""
-    if total is None:
+    if total is None or not total["runs"]:
         return ""
     runs = "this run alone" if total["runs"] == 1 else f"{total['runs']} runs"
     return (

@@ -23,7 +23,9 @@ def explain(error: ValidationError, model: type[BaseModel], source: str) -> Scen
     details = error.errors(include_url=False, include_context=False)
     # A union complains once for each of its kinds.
     found = {problem.key: problem for problem in map(schema.problem, details)}
-    return together(list(found.values()), source)
+    # What is in a list says more than the list, of which another kind of the union complains.
+    inner = [problem for key, problem in found.items() if not any(other.startswith(f"{key}.") for other in found)]
+    return together(inner, source)
 
 
 def together(problems: Sequence[ScenarioError], source: str = "") -> ScenarioError:

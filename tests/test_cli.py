@@ -117,6 +117,8 @@ def test_account_and_tune_read_a_run(call: Call, tmp_path: Path) -> None:
     found = json.loads(printed)
     assert (found["queries"], found["delta"]) == (4, 1e-5)
     assert found["epsilon"]["data_independent"]["analytic"] is None, "the run's noise is discrete"
+    told = {kind for kinds in found["releasable"].values() for kind in kinds.values()}
+    assert told == {"there is no epsilon", "not releasable (noise seeded)"}
     code, printed, _ = call("account", run, *ACCOUNT)
     assert code == 0
     assert "Noise: discrete" in printed

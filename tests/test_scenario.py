@@ -135,7 +135,11 @@ BAD: list[tuple[str, dict[str, Any], str]] = [
         {"privacy.analysis": "theorem6"},
         r"privacy\.analysis = 'theorem6': .*did you mean theorem6-mironov\?",
     ),
-    ("unknown model", {"models.kinds": ["vgg-77"]}, r"models\.kinds\.0 = 'vgg-77': 'logistic', .*did you mean vgg-7\?"),
+    (
+        "unknown model",
+        {"models.kinds": ["vgg-77"]},
+        r"models\.kinds\.0 = 'vgg-77': 'logistic', .*did you mean vgg-7\?$",
+    ),
     ("no model", {"models.kinds": []}, r"models\.kinds = \[\]: a list in brackets, .* of at least 1: 'logistic'"),
     ("more queries than samples", {"queries.per_querier": 31}, r"at most data\.pool_per_querier = 30"),
     ("empty batches", {"queries.batch": 0}, r"queries\.batch = 0: a whole number from 1 to 1000000"),

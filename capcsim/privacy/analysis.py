@@ -29,6 +29,7 @@ from capcsim.privacy.votes import VoteCounts
 
 Floats: TypeAlias = NDArray[np.float64]
 RELEASABLE, NOT_RELEASABLE = "releasable", "not releasable (data-dependent)"
+SEEDED, NO_EPSILON = "not releasable (noise seeded)", "there is no epsilon"
 DATA_INDEPENDENT, DATA_DEPENDENT = "data_independent", "data_dependent"
 KINDS = {DATA_INDEPENDENT: RELEASABLE, DATA_DEPENDENT: NOT_RELEASABLE}
 LABELS = {
@@ -64,6 +65,7 @@ class Account:
     classes: int
     reasons: dict[str, dict[str, str]]
     basis: dict[str, dict[str, str]]
+    seeded: bool = False
 
     def to_json(self) -> dict[str, Any]:
         """What `capcsim account --json` prints."""
@@ -71,7 +73,9 @@ class Account:
             "queries": self.queries,
             "delta": self.delta,
             "epsilon": self.epsilon,
-            "releasable": {kind: dict.fromkeys(found, KINDS[kind]) for kind, found in self.epsilon.items()},
+            "releasable": {
+                kind: {name: self._kind(kind, name) for name in found} for kind, found in self.epsilon.items()
+            },
             "order": self.order,
             "classes": self.classes,
             "reasons": self.reasons,
@@ -82,7 +86,13 @@ class Account:
         """(what it is, epsilon, its kind or why there is none) of each analysis."""
         for kind, found in self.epsilon.items():
             for name, epsilon in found.items():
-                yield self.basis[kind][name], epsilon, self.reasons[kind].get(name, KINDS[kind])
+                yield self.basis[kind][name], epsilon, self.reasons[kind].get(name, self._kind(kind, name))
+
+    def _kind(self, kind: str, name: str) -> str:
+        """Whether an epsilon may be published: never one of noise that can be drawn again from its seed."""
+        if self.epsilon[kind][name] is None:
+            return NO_EPSILON
+        return SEEDED if self.seeded else KINDS[kind]
 
 
 def analyse(votes: VoteCounts, mechanism: Mechanism, delta: float, noise: NoiseKind = NoiseKind.CONTINUOUS) -> Account:

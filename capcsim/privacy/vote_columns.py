@@ -22,7 +22,26 @@ NAMELESS = re.compile(r"Unnamed: \d+|__index_level_\d+__|")
 NO_CLASS = frozenset(
     {
         *("id", "idx", "index", "key", "row", "rows", "line", "case", "time", "date", "timestamp", "round", "batch"),
-        *("query", "queries", "query_id", "sample", "sample_id", "patient", "patient_id", "record", "record_id"),
+        *(
+            "mrn",
+            "uid",
+            "pid",
+            "uuid",
+            "case_id",
+            "subject",
+            "subject_id",
+            "study_id",
+            "visit",
+            "query",
+            "queries",
+            "query_id",
+            "sample",
+            "sample_id",
+            "patient",
+            "patient_id",
+            "record",
+            "record_id",
+        ),
         *("label", "labels", "y", "target", "truth", "true_class", "class_label", "pred", "prediction", "predicted"),
         *("winner", "plurality", "argmax", "max", "maximum", "majority", "sum", "total", "totals", "all", "weight"),
         *("gold", "ground_truth", "gt", "consensus", "class", "nr", "number", "num", "epoch", "fold", "split", "item"),
@@ -34,7 +53,7 @@ NO_CLASS = frozenset(
 FEW_ROWS, MANY_ROWS = 5, 20
 """With fewer rows than that a count may number them by chance; with many, counts of one class repeat."""
 FLAGS = {"0": 0.0, "1": 1.0, "false": 0.0, "true": 1.0, "no": 0.0, "yes": 1.0}
-REMEDY = "leave it out, or name the columns in a first line (class 0, class 1, ...)"
+REMEDY = f"leave it out, or call all classes class 0, class 1, ... in the first line, and the right class {TRUE_LABEL}"
 
 
 @dataclass(frozen=True, eq=False)
@@ -140,7 +159,7 @@ def _check_strange(names: Sequence[str], counts: NDArray[np.float64]) -> None:
     for place, (name, column) in enumerate(zip(names, counts.T, strict=True)):
         others = np.delete(counts, place, axis=1)
         what = ""
-        if (np.diff(column) == 1).all() and column[0] in (0, 1):
+        if (np.diff(column) == 1).all():
             what = f"numbers the rows ({column[0]:g}, {column[1]:g}, ...)"
         elif others.shape[1] > 1 and (column == others.sum(axis=1)).all():
             what = "adds up the others"
@@ -156,7 +175,8 @@ def _check_strange(names: Sequence[str], counts: NDArray[np.float64]) -> None:
 
 def _spoils_totals(column: NDArray[np.float64], without: NDArray[np.float64]) -> bool:
     """Whether all queries have equally many votes but for this column, which is not where most of them are."""
-    return bool(np.ptp(column) and not np.ptp(without) and without[0] >= column.mean())
+    no_count = without[0] >= column.mean() or len(set(column.tolist())) == len(column)
+    return bool(np.ptp(column) and not np.ptp(without) and without[0] and no_count)
 
 
 def _tells_winner(column: NDArray[np.float64], others: NDArray[np.float64]) -> bool:
@@ -184,7 +204,7 @@ def _counts(table: Table, place: int) -> NDArray[np.float64]:
         if not (isinstance(cell, str) and is_number(cell)):
             name = f"column {table.names[place]!r}" if table.names else f"column {place + 1}"
             line = table.first + column.tolist().index(cell)
-            what = "is empty" if cell == "" else f"holds {str(cell)[:40]!r}"
+            what = "has an empty cell" if cell == "" else f"holds {str(cell)[:40]!r}"
             raise InputError(f"{name} {what} (line {line}): counts are whole numbers")
         known[cell] = number(cell)
     return np.array([known[cell] for cell in column.tolist()], np.float64)

@@ -3,6 +3,7 @@
 import io
 from collections.abc import Callable
 from decimal import Decimal
+from itertools import pairwise
 from pathlib import Path
 
 import numpy as np
@@ -178,6 +179,13 @@ REFUSED: dict[str, tuple[bytes, str]] = {
     "falling-numbers.csv": (("5,3,1\n" + "10,6,4\n3,3,14\n" * 6).encode(), "may number the classes .*--header"),
     "tens-and-two-rows.csv": (b"10,20,30\n5,5,10\n15,4,1\n", "may number the classes .*--header"),
     "nameless-class.csv": (b",b,c\n10,5,5\n3,12,5\n0,0,20\n", "column 1 has no name, and may be an index or a class"),
+    "record-number.csv": (csv(NAMED.set_axis(list("abcdefghij"), axis=1).assign(MRN=np.arange(60) + 1000),
+                              index=False),
+                          "column 'MRN' is no class by its name"),
+    "numbered-from-1000.csv": (csv(NAMED.set_axis(list("abcdefghij"), axis=1).assign(Akte=np.arange(1000, 1060)),
+                                   index=False), r"column 'Akte' numbers the rows \(1000, 1001"),
+    "shuffled-numbers.csv": (csv(NAMED.set_axis(list("abcdefghij"), axis=1).assign(
+        Akte=np.random.default_rng(3).permutation(60) + 4711), index=False), "column 'Akte' is of another kind"),
     "gold.csv": (csv(NAMED.set_axis(list("abcdefghij"), axis=1).assign(gold=RIGHT), index=False),
                  "column 'gold' is no class by its name"),
     "another-kind.csv": (csv(NAMED.set_axis(list("abcdefghij"), axis=1).assign(odd=[3, 1] * 30), index=False),
@@ -199,7 +207,7 @@ REFUSED: dict[str, tuple[bytes, str]] = {
     "blank.csv": (b" \n\n", "no query in it"),
     "header.csv": (b"a,b\n", "no query in it"),
     "words.csv": (b"a,b\n1,x\n", r"column 'b' holds 'x' \(line 2\): counts are whole numbers"),
-    "hole.csv": (b"4,2\n3,\n", r"column 2 is empty \(line 2\)"),
+    "hole.csv": (b"4,2\n3,\n", r"column 2 has an empty cell \(line 2\)"),
     "nan.csv": (b"4,2\n3,nan\n", "query 1, class 1, is no number"),
     "fraction.csv": (b"4,2\n3,0.5\n", "query 1, class 1, is no whole number"),
     "fraction-comma.csv": (b"4;2\n3;0,5\n", "column 2 holds '0,5'"),
@@ -300,7 +308,7 @@ def test_no_headless_file_loses_or_invents_a_query(
     a, b, c = rows[0]
     ambiguous = a < b < c or a > b > c
     strange = len(rows) >= 5 and any(
-        [row[i] for row in rows] in (list(range(len(rows))), list(range(1, len(rows) + 1)))
+        all(b[i] - a[i] == 1 for a, b in pairwise(rows))
         or all(2 * row[i] == sum(row) for row in rows)
         or len({sum(row) - row[i] for row in rows}) == 1
         for i in range(3)
