@@ -168,10 +168,7 @@ def released_votes(record: "Record") -> VoteCounts:
     """
     from capcsim.journal import read_journal
 
-    if not record.complete:
-        raise RecordError(
-            f"{record.folder}: the run did not end; finish it with: capcsim run SCENARIO -o {record.folder}"
-        )
+    record.check_complete()
     record.check_journals()
     table, queries = (record.read_table(name).to_pydict() for name in ("votes", "queries"))
     asked = zip(*(table[key] for key in ("querier", "query", "voter")), strict=True)

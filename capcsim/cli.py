@@ -135,8 +135,7 @@ def report(
         from capcsim.record import Record
 
         record = Record.load(folder)
-        if not record.complete:
-            raise RecordError(f"{folder}: the run did not end; finish it with: capcsim run SCENARIO -o {folder}")
+        record.check_complete()
         _write_report(record, stages)
     show_record(record, as_json)
 

@@ -109,6 +109,13 @@ class Record:
         """Whether the run came to its end."""
         return bool(self.manifest["state"] == COMPLETE)
 
+    def check_complete(self) -> None:
+        """Raises RecordError for a run that did not come to its end."""
+        if not self.complete:
+            raise RecordError(
+                f"{self.folder}: the run did not end; finish it with: capcsim run SCENARIO -o {self.folder}"
+            )
+
     @property
     def run_id(self) -> str:
         """What the book of runs knows this run, and every copy of it, by."""

@@ -93,7 +93,7 @@ def say(row: str) -> None:
     sys.stdout.write(f"\n{row}\n")
 
 
-def resume(folder: Path) -> dict[str, Any]:
+def check_resumed(folder: Path) -> dict[str, Any]:
     """Give the same command again, and hold what comes out to what there was; returns a row for the table."""
     labels = {(entry["querier"], entry["query"]): entry["label"] for entry in entries(folder, "releases", "release")}
     charges = entries(folder, "ledger", "reserve")
@@ -105,10 +105,10 @@ def resume(folder: Path) -> dict[str, Any]:
     if charges and not over:
         # A line that was cut short counts as a charge.
         assert f"resuming: going on with {len(labels)} labels and {len(charges) + torn} charges" in done.stderr
-    return told(folder, done.stdout, labels, charges)
+    return check_told(folder, done.stdout, labels, charges)
 
 
-def told(folder: Path, stdout: str, labels: dict[Any, int], charges: list[Entry]) -> dict[str, Any]:
+def check_told(folder: Path, stdout: str, labels: dict[Any, int], charges: list[Entry]) -> dict[str, Any]:
     summary = json.loads((folder / "manifest.json").read_text())["summary"]
     after = entries(folder, "ledger", "reserve")
     assert after[: len(charges)] == charges, "a charge was lost"
@@ -138,7 +138,7 @@ def told(folder: Path, stdout: str, labels: dict[Any, int], charges: list[Entry]
 def test_kill_9_after_every_tenth_line(warm: float, tmp_path: Path, journal: str, line: int) -> None:
     folder = tmp_path / "run"
     assert at_a_line(folder, journal, line, "kill", folder).returncode == -signal.SIGKILL
-    say(f"killed after line {line} of {journal}: {resume(folder)}")
+    say(f"killed after line {line} of {journal}: {check_resumed(folder)}")
 
 
 @pytest.mark.parametrize("moment", range(RANDOM_MOMENTS))
@@ -154,7 +154,7 @@ def test_kill_9_at_a_random_moment(warm: float, tmp_path: Path, moment: int) -> 
         os.killpg(process.pid, signal.SIGKILL)
     if process.wait() == 0:
         pytest.skip("the run was over before the moment came")
-    say(f"killed after {after_s:.1f} s of {warm:.1f}: {resume(folder)}")
+    say(f"killed after {after_s:.1f} s of {warm:.1f}: {check_resumed(folder)}")
 
 
 @pytest.fixture
@@ -187,7 +187,7 @@ def test_a_disk_that_is_full_after_every_tenth_line(warm: float, disk: Path, jou
     again = command(folder)
     assert again.returncode == 2, "the disk is still full"
     fill.unlink()
-    say(f"full after line {line} of {journal}: {resume(folder)}; {error[-90:]}")
+    say(f"full after line {line} of {journal}: {check_resumed(folder)}; {error[-90:]}")
 
 
 @pytest.mark.parametrize("line", [10, 60, 110])
@@ -195,7 +195,7 @@ def test_of_two_copies_of_a_folder_only_one_goes_on(warm: float, tmp_path: Path,
     folder, copy = tmp_path / "run", tmp_path / "copy"
     assert at_a_line(folder, "releases.jsonl", line, "kill", folder).returncode == -signal.SIGKILL
     shutil.copytree(folder, copy)
-    row = resume(copy)
+    row = check_resumed(copy)
     refused = command(folder)
     assert refused.returncode == 2
     assert "a copy of the run has gone on" in refused.stderr
