@@ -177,7 +177,7 @@ def utilisation(record: Record) -> Figure:
         axes.barh([name for name, _ in top], [100 * use for _, use in top], color=STRONG)
         axes.invert_yaxis()
         axes.set_xlabel("% of the simulated time, on one scale")
-        axes.set_title(f"The {len(top)} busiest of {len(uses)} {title} that did any work")
+        axes.set_title(f"The {len(top)} busiest of {len(uses)} {title} in use")
         axes.grid(axis="x", alpha=0.3)
     return figure
 
