@@ -8,7 +8,7 @@ from capcsim.backend import PublicModel, Step, Transcript
 from capcsim.costs.condense import condensed
 from capcsim.costs.transcripts import cpu_spread, from_json, to_json
 from capcsim.privacy.mechanisms import Mechanism
-from capcsim.protocol import Voter
+from capcsim.protocol.steps import Voter
 from capcsim.seeds import Seeds
 
 Own: TypeAlias = dict[tuple[Step, int, int, int], Transcript]
@@ -125,26 +125,14 @@ class MeasuredCosts:
         for key in sorted(measured.samples):
             self._sizes.setdefault((key.step, key.group), []).append(key.size)
 
-    def setup(self, querier: int, voter: Voter | None) -> Transcript:
-        """Keys and base transfers of one pair; None is the guardian."""
-        return self._draw(Step.SETUP, self.group(voter), 0, querier, -1, -1 if voter is None else voter.index)
-
-    def pair(self, step: Step, querier: int, batch: int, size: int, voter: Voter) -> Transcript:
-        """Infer, argmax or aggregate of one pair and batch."""
-        planned = self._batch_sizes[querier]
-        if batch < len(planned) and planned[batch] == size:
-            own = self._measured.own.get((step, querier, batch, voter.index))
+    def transcript(self, step: Step, voter: Voter | None, querier: int, batch: int = -1, size: int = 0) -> Transcript:
+        """One step of a querying party with a voter, or (None) with the guardian; of a batch of so many queries."""
+        index, planned = -1 if voter is None else voter.index, self._batch_sizes[querier]
+        if 0 <= batch < len(planned) and planned[batch] == size:
+            own = self._measured.own.get((step, querier, batch, index))
             if own is not None:
                 return self._short(own)
-        return self._draw(step, self.group(voter), size, querier, batch, voter.index)
-
-    def count(self, querier: int, batch: int, size: int) -> Transcript:
-        """Step 2 between the guardian and the querying party."""
-        return self._draw(Step.AGGREGATE, self._guardian, size, querier, batch, -1)
-
-    def release(self, querier: int, batch: int, size: int) -> Transcript:
-        """Step 3."""
-        return self._draw(Step.RELEASE, self._guardian, size, querier, batch, -1)
+        return self._draw(step, self.group(voter), size, querier, batch, index)
 
     def group(self, voter: Voter | None) -> str:
         """Pairs of one architecture share the work of scopes QUERIER and QUERY; None is the guardian."""

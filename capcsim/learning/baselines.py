@@ -14,7 +14,8 @@ from capcsim.learning.ensemble import Ensemble
 from capcsim.learning.metrics import Quality
 from capcsim.learning.models import Classifier, Model, is_network
 from capcsim.learning.parallel import Engine, run_all
-from capcsim.learning.training import TrainingTask, finished, fit, one_thread, train_all, untrained
+from capcsim.learning.tasks import TrainingTask, finished, one_thread, untrained
+from capcsim.learning.training import fit, train_all
 from capcsim.paths import source_digest
 from capcsim.scenario import Models
 from capcsim.seeds import Seeds

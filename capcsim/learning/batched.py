@@ -11,7 +11,7 @@ from torch import nn
 from torch.func import functional_call, grad_and_value, stack_module_state, vmap
 
 from capcsim.learning.models import Classifier
-from capcsim.learning.training import TrainingTask, batches, finished, untrained
+from capcsim.learning.tasks import TrainingTask, batches, finished, untrained
 from capcsim.scenario import Models
 
 MOST_BYTES = 4 << 30

@@ -11,21 +11,20 @@ import os
 from collections.abc import Iterator
 from contextlib import suppress
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import Any
 
 import numpy as np
 import torch
 
 from capcsim.caches import Cache
-from capcsim.learning.models import Classifier, Model, build_model
+from capcsim.learning.models import Classifier, Model, build_model, is_network
+from capcsim.learning.tasks import TrainingTask
 from capcsim.paths import source_digest
 from capcsim.scenario import Models
 
-if TYPE_CHECKING:
-    from capcsim.learning.training import TrainingTask
-
-SOURCES = tuple(f"capcsim.learning.{name}" for name in ("architectures", "batched", "models", "training"))
+SOURCES = tuple(f"capcsim.learning.{name}" for name in ("architectures", "batched", "models", "tasks", "training"))
 HYPERPARAMETERS = {"hidden", "width", "epochs", "batch_size", "learning_rate", "weight_decay"}
+TREES = {"trees", "tree_depth"}
 MOST_BYTES = 8 << 30
 """What the folder may hold; the networks that were used longest ago go first."""
 
@@ -38,10 +37,9 @@ class Checkpoints:
 
     def __init__(self, folder: Path | None = None) -> None:
         self._files = Cache("models", folder)
-        self._identity = f"{torch.__version__} {source_digest(SOURCES)}"
         self._bytes: int | None = None
 
-    def load(self, task: "TrainingTask", models: Models, how: str) -> Classifier | None:
+    def load(self, task: TrainingTask, models: Models, how: str) -> Classifier | None:
         """The network that this task gave before, or None; `how` says by which way of training."""
         if task.kind == "adaboost" or task.kind == "random-forest":
             return None
@@ -68,7 +66,7 @@ class Checkpoints:
                 os.utime(self._files.folder / name)
         return model.eval()
 
-    def store(self, task: "TrainingTask", models: Models, how: str, model: Model) -> None:
+    def store(self, task: TrainingTask, models: Models, how: str, model: Model) -> None:
         """Keep a trained network; the file appears whole or not at all."""
         if not isinstance(model, Classifier):
             return
@@ -99,10 +97,16 @@ class Checkpoints:
                 found = path.stat()
                 yield found.st_mtime, path, found.st_size
 
-    def _file(self, task: "TrainingTask", models: Models, how: str) -> str:
-        wanted = models.model_dump(mode="json", include=HYPERPARAMETERS)
-        shape = [task.kind, task.x.shape, task.classes, task.seed, how, self._identity]
-        digest = hashlib.sha256(json.dumps([wanted, *shape]).encode())
-        digest.update(task.x.tobytes())
-        digest.update(task.y.tobytes())
-        return f"{digest.hexdigest()[:32]}.npz"
+    def _file(self, task: TrainingTask, models: Models, how: str) -> str:
+        return f"{task_key(task, models, how)}.npz"
+
+
+def task_key(task: TrainingTask, models: Models, how: str) -> str:
+    """What a trained model depends on, trees' hyperparameters included, as a digest of 32 hexadecimal digits."""
+    named = HYPERPARAMETERS if is_network(task.kind) else HYPERPARAMETERS | TREES
+    wanted = models.model_dump(mode="json", include=named)
+    identity = f"{torch.__version__} {source_digest(SOURCES)}"
+    digest = hashlib.sha256(json.dumps([wanted, task.kind, task.x.shape, task.classes, task.seed, how, identity]).encode())
+    digest.update(task.x.tobytes())
+    digest.update(task.y.tobytes())
+    return digest.hexdigest()[:32]

@@ -5,30 +5,16 @@ these by rounding, and only there.
 """
 
 from collections.abc import Callable, Iterator, Sequence
-from contextlib import contextmanager
-from dataclasses import dataclass
 
-import numpy as np
 import torch
-from numpy.typing import NDArray
 from torch import nn
 
-from capcsim.errors import CapcsimError
+from capcsim.learning.batched import train_batched
 from capcsim.learning.checkpoints import Checkpoints
-from capcsim.learning.models import Classifier, Model, build_model, fit_trees, is_network
+from capcsim.learning.models import Classifier, Model, fit_trees, is_network
 from capcsim.learning.parallel import Engine, run_all
-from capcsim.scenario import ModelKind, Models
-
-
-@dataclass(frozen=True)
-class TrainingTask:
-    """One model to train: its kind, its samples x float32[n, *shape] and y int64[n], and its own seed."""
-
-    kind: ModelKind
-    x: NDArray[np.float32]
-    y: NDArray[np.int64]
-    classes: int
-    seed: int
+from capcsim.learning.tasks import TrainingTask, batches, finished, one_thread, untrained
+from capcsim.scenario import Models
 
 
 def train_all(
@@ -45,8 +31,7 @@ def train_all(
     What `checkpoints` has is not trained again, and what is trained goes there at once: a killed run goes on where it
     was. Networks are trained in one batch where there is a GPU.
     """
-    on_gpu = torch.cuda.is_available()
-    how = "ensemble, cuda" if on_gpu else "processes"
+    how, on_gpu = way(), torch.cuda.is_available()
     trained: dict[int, Model] = {}
     for index, task in enumerate(tasks):
         known = checkpoints.load(task, models, how) if checkpoints else None
@@ -64,6 +49,11 @@ def train_all(
     return [trained[index] for index in range(len(tasks))]
 
 
+def way() -> str:
+    """How networks are trained here: what their weights depend on besides the task, by rounding."""
+    return "ensemble, cuda" if torch.cuda.is_available() else "processes"
+
+
 def _each(
     tasks: Sequence[TrainingTask],
     batched: Sequence[int],
@@ -73,8 +63,6 @@ def _each(
     engine: Engine,
 ) -> Iterator[tuple[int, Model]]:
     if batched:
-        from capcsim.learning.batched import train_batched
-
         for place, model in train_batched([tasks[index] for index in batched], models, device="cuda"):
             yield batched[place], model
     # Processes, not threads: torch's optimiser spends its time in Python on models this small.
@@ -118,34 +106,3 @@ def fit(model: Classifier, task: TrainingTask, models: Models) -> None:
         loss = nn.functional.cross_entropy(model(x[batch]), y[batch])
         loss.backward()  # type: ignore[no-untyped-call]
         optimiser.step()
-
-
-def batches(task: TrainingTask, models: Models) -> Iterator[torch.Tensor]:
-    """The rows of every step, epoch after epoch: int64[at most batch_size], in an order of the task's own seed."""
-    generator = torch.Generator().manual_seed(task.seed)
-    for _ in range(models.epochs):
-        yield from torch.split(torch.randperm(len(task.y), generator=generator), models.batch_size)
-
-
-def untrained(task: TrainingTask, models: Models) -> Classifier:
-    """The network with which a task begins; raises ScenarioError when its kind cannot take the data."""
-    if task.kind == "adaboost" or task.kind == "random-forest":
-        raise CapcsimError(f"{task.kind} is no network")
-    return build_model(task.kind, task.x.shape[1:], task.classes, models.hidden, task.seed, models.width)
-
-
-def finished(model: Classifier, task: TrainingTask) -> Classifier:
-    """A trained network in eval mode, with the classes that its owner has no sample of ranked last."""
-    model.rank_last(np.setdiff1d(np.arange(task.classes), task.y))
-    return model.eval()
-
-
-@contextmanager
-def one_thread() -> Iterator[None]:
-    """Let torch use one thread, and then as many as before."""
-    threads = torch.get_num_threads()
-    torch.set_num_threads(1)
-    try:
-        yield
-    finally:
-        torch.set_num_threads(threads)

@@ -1,0 +1,88 @@
+"""What a round will ask of real pairs, learned by driving its flow dry: nothing is charged, drawn or sent.
+
+Two extremes are driven: every label is bought, and none is, because every batch is lost. The one ends where the budget
+does, the other where the querying parties' wishes do; between them lie the sizes that batches can have.
+"""
+
+from collections import Counter, deque
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass
+
+import numpy as np
+
+from capcsim.backend import Step
+from capcsim.privacy.mechanisms import Event
+from capcsim.protocol.admission import Admission
+from capcsim.protocol.aggregate import Aggregate
+from capcsim.protocol.flow import (
+    Ask,
+    Batch,
+    Collected,
+    Command,
+    Flow,
+    Open,
+    Opened,
+    Opener,
+    Ready,
+    Rules,
+    SetUp,
+    Turn,
+    flow,
+)
+from capcsim.protocol.flow import Event as FlowEvent
+from capcsim.protocol.steps import Voter
+
+
+@dataclass(frozen=True, slots=True)
+class Pair:
+    """One execution: a querying party's batch of queries, one voter or (None) the guardian, and its steps in order."""
+
+    querier: int
+    batch: int
+    queries: range
+    voter: Voter | None
+    steps: tuple[Step, ...]
+
+
+@dataclass(frozen=True)
+class Foreseen:
+    """Commands of a dry drive, in the order in which they came."""
+
+    commands: tuple[Command, ...]
+
+    def pairs(self, voters: Sequence[Voter]) -> list[Pair]:
+        """Every execution of a querying party with a voter."""
+        set_up = self._set_up_steps()
+        return [
+            Pair(ask.batch.querier, ask.batch.number, ask.batch.queries, voters[index], (*set_up, *ask.steps))
+            for ask in self.commands
+            if isinstance(ask, Ask)
+            for index in ask.batch.answering
+        ]
+
+    def openings(self) -> list[Pair]:
+        """Every execution of a querying party with the guardian."""
+        set_up = self._set_up_steps()
+        return [
+            Pair(each.batch.querier, each.batch.number, each.batch.queries, None, (*set_up, *each.steps))
+            for each in self.commands
+            if isinstance(each, Open)
+        ]
+
+    def _set_up_steps(self) -> tuple[Step, ...]:
+        return next((command.steps for command in self.commands if isinstance(command, SetUp)), ())
+
+
+def drive(driven: Flow, answer: Callable[[Command], FlowEvent | None]) -> Foreseen:
+    """Let each command happen at once, in the order in which they come; `answer` gives its event."""
+    seen: list[Command] = []
+    events: deque[FlowEvent] = deque()
+    commands = next(driven)
+    while True:
+        for command in commands:
+            seen.append(command)
+            if (event := answer(command)) is not None:
+                events.append(event)
+        if not events:
+            return Foreseen(tuple(seen))
+        commands = driven.send(events.popleft())

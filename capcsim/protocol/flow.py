@@ -1,0 +1,268 @@
+"""How queries travel among many parties (paper, section 3.2): one generator, without a clock, a network or processes.
+
+`flow` yields lists of commands and is sent one event at a time, so that many batches can be under way. Whoever drives
+it lets each command happen in its own way, in simulated time, on real pairs, by hand, and answers SetUp with Ready, Ask
+with Collected and Open with Opened, each in its own time and in any order. Settle, Stop and End need no answer; after
+End nothing follows. The order of the steps stands here and nowhere else: commands carry those that they are made of.
+"""
+
+from collections.abc import Generator, Iterator, Sequence
+from dataclasses import dataclass, field
+from math import ceil
+from typing import Protocol, TypeAlias
+
+from capcsim.backend import Step
+from capcsim.protocol.admission import Admission
+from capcsim.protocol.aggregate import Aggregate
+
+SET_UP = (Step.SETUP,)
+PAIR = (Step.INFER, Step.ARGMAX, Step.AGGREGATE)
+"""Of a querying and an answering party: 1a and 1b, 1c, and the share that it hands in to the guardian."""
+OPENING = (Step.AGGREGATE, Step.RELEASE)
+"""Of a querying party and the guardian: the counted set is fixed, then step 3."""
+UNANSWERED = "unanswered: its largest count with noise stayed below the threshold"
+GUARDIAN = None
+"""Stands among the voters with whom a querying party sets up."""
+
+
+@dataclass(frozen=True, slots=True)
+class Rules:
+    """How batches travel: at most `batch` queries each, so many `in_flight` of one querying party at once.
+
+    The guardian waits for `deadline_s`, and needs that `quorum` of the votes that nobody declined.
+    """
+
+    batch: int
+    in_flight: int
+    quorum: float
+    deadline_s: float | None
+
+    def needed(self, asked: int) -> int:
+        """How many of so many votes are enough; a billionth less, so that 0.56 of 25 is 14 in floating point too."""
+        return max(1, ceil(self.quorum * asked - 1e-9))
+
+
+@dataclass(frozen=True, slots=True)
+class Turn:
+    """What one querying party does in a round: it sets up with `partners`, then asks `queries`, of `answering` voters.
+
+    `first_batch` numbers its batches on from the rounds before.
+    """
+
+    querier: int
+    queries: range
+    answering: tuple[int, ...]
+    partners: tuple[int | None, ...]
+    first_batch: int = 0
+
+
+@dataclass(frozen=True, slots=True)
+class Batch:
+    """Queries of one querying party that travel together."""
+
+    querier: int
+    number: int
+    queries: range
+    answering: tuple[int, ...]
+
+
+@dataclass(frozen=True, slots=True)
+class SetUp:
+    """Keys and base transfers of a querying party with voters, and the guardian."""
+
+    querier: int
+    partners: tuple[int | None, ...]
+    steps: tuple[Step, ...] = field(default_factory=lambda: SET_UP)
+
+
+@dataclass(frozen=True, slots=True)
+class Ask:
+    """Let every voter that is there answer a batch and hand its share in; the guardian waits until the deadline."""
+
+    batch: Batch
+    deadline_s: float | None
+    steps: tuple[Step, ...] = field(default_factory=lambda: PAIR)
+
+
+@dataclass(frozen=True, slots=True)
+class Open:
+    """Bring a batch's labels, which are charged and drawn already, to the querying party."""
+
+    batch: Batch
+    counted: tuple[int, ...]
+    found: Aggregate = field(compare=False)
+    steps: tuple[Step, ...] = field(default_factory=lambda: OPENING)
+
+
+@dataclass(frozen=True, slots=True)
+class Settle:
+    """A batch is over: of each query its label, -1 where there is none, and `whys` then says why."""
+
+    batch: Batch
+    counted: tuple[int, ...]
+    declined: int
+    labels: tuple[int, ...]
+    whys: tuple[str, ...]
+    opened: int = 0
+
+
+@dataclass(frozen=True, slots=True)
+class Stop:
+    """A querying party asks no further, although it would, and why."""
+
+    querier: int
+    why: str
+
+
+@dataclass(frozen=True, slots=True)
+class End:
+    """All have asked what they may, and have been answered."""
+
+
+@dataclass(frozen=True, slots=True)
+class Ready:
+    """A querying party is set up."""
+
+    querier: int
+
+
+@dataclass(frozen=True, slots=True)
+class Collected:
+    """The guardian waits no longer for a batch: whose shares are there, and who declined it."""
+
+    batch: Batch
+    present: tuple[int, ...]
+    declined: tuple[int, ...] = ()
+
+
+@dataclass(frozen=True, slots=True)
+class Opened:
+    """The querying party has the labels of a batch."""
+
+    batch: Batch
+
+
+Command: TypeAlias = SetUp | Ask | Open | Settle | Stop | End
+Event: TypeAlias = Ready | Collected | Opened
+Flow: TypeAlias = Generator[list[Command], Event, None]
+
+
+class Opener(Protocol):
+    """Steps 2 and 3 of a batch for the voters that are counted; an Aggregator is one."""
+
+    def __call__(self, querier: int, queries: Sequence[int], counted: Sequence[int]) -> Aggregate:
+        """Charge, draw and open."""
+
+
+@dataclass(slots=True)
+class _Asking:
+    """How far one querying party is in its turn."""
+
+    turn: Turn
+    next_query: int
+    next_batch: int
+    under_way: int = 0
+    stopped: bool = False
+
+
+def flow(turns: Sequence[Turn], rules: Rules, admission: Admission, opener: Opener) -> Flow:
+    """One round of queries; what was settled, charged and stopped is in its commands."""
+    round_ = _Round(turns, rules, admission, opener)
+    commands = list(round_.begin())
+    expected = sum(map(_expects_an_answer, commands))
+    while expected:
+        event = yield commands
+        commands = list(round_.react(event))
+        expected += sum(map(_expects_an_answer, commands)) - 1
+    yield [*commands, End()]
+
+
+def _expects_an_answer(command: Command) -> bool:
+    return isinstance(command, SetUp | Ask | Open)
+
+
+class _Round:
+    """What the events of one round lead to."""
+
+    def __init__(self, turns: Sequence[Turn], rules: Rules, admission: Admission, opener: Opener) -> None:
+        self._rules, self._admission, self._open = rules, admission, opener
+        self._asking = {turn.querier: _Asking(turn, turn.queries.start, turn.first_batch) for turn in turns}
+        self._waiting: dict[int, None] = {}  # querying parties, in the order in which they began to wait
+        self._settling: dict[Batch, Settle] = {}
+
+    def begin(self) -> Iterator[Command]:
+        """Everybody sets up at once."""
+        for querier, asking in self._asking.items():
+            if asking.turn.queries:
+                yield SetUp(querier, asking.turn.partners)
+
+    def react(self, event: Event) -> Iterator[Command]:
+        """What follows from one event."""
+        match event:
+            case Ready(querier):
+                yield from self._send(querier)
+            case Collected(batch, present, declined):
+                yield from self._collected(batch, present, declined)
+            case Opened(batch):
+                yield from self._settle(self._settling.pop(batch))
+
+    def _send(self, querier: int) -> Iterator[Command]:
+        """Batches, as long as there is room under way and in the budget."""
+        asking, rules = self._asking[querier], self._rules
+        while asking.under_way < rules.in_flight and not asking.stopped:
+            left = asking.turn.queries.stop - asking.next_query
+            if left == 0:
+                return
+            size = self._admission.admit(querier, min(left, rules.batch))
+            if size == 0:
+                yield from self._hold(querier)
+                return
+            queries = range(asking.next_query, asking.next_query + size)
+            batch = Batch(querier, asking.next_batch, queries, asking.turn.answering)
+            asking.next_query, asking.next_batch = queries.stop, asking.next_batch + 1
+            asking.under_way += 1
+            yield Ask(batch, rules.deadline_s)
+
+    def _hold(self, querier: int) -> Iterator[Command]:
+        """The account has no room: for now, while labels under way may still be lost, or for good."""
+        if self._admission.waits(querier):
+            self._waiting[querier] = None
+            return
+        self._asking[querier].stopped = True
+        yield Stop(querier, self._admission.refusal(querier))
+
+    def _collected(self, batch: Batch, present: Sequence[int], declined: Sequence[int]) -> Iterator[Command]:
+        """Step 2: with a quorum the batch is charged and opened, in this same instant."""
+        self._admission.arrived(batch.querier, len(batch.queries))
+        counted, asked = tuple(sorted(present)), len(batch.answering) - len(declined)
+        if len(counted) < self._rules.needed(asked):
+            why = f"{len(counted)} of {asked} votes had arrived by the deadline: no quorum"
+            yield from self._settle(_unlabelled(batch, counted, len(declined), why))
+            return
+        found = self._open(batch.querier, batch.queries, counted)
+        self._admission.settle(found)
+        labels = tuple(int(label) for label in found.labels)
+        reasons = (UNANSWERED if opened else found.refusal for opened in found.opened)
+        whys = tuple("" if label >= 0 else why for label, why in zip(labels, reasons, strict=True))
+        settled = Settle(batch, counted, len(declined), labels, whys, int(found.opened.sum()))
+        if settled.opened:
+            self._settling[batch] = settled
+            yield Open(batch, counted, found)
+        else:
+            yield from self._settle(settled)
+
+    def _settle(self, settled: Settle) -> Iterator[Command]:
+        """The batch is over; its querying party goes on, then those that waited for its account."""
+        yield settled
+        querier = settled.batch.querier
+        self._asking[querier].under_way -= 1
+        account = self._admission.account(querier)
+        others = [each for each in self._waiting if self._admission.account(each) == account]
+        for each in dict.fromkeys([querier, *others]):
+            self._waiting.pop(each, None)
+            yield from self._send(each)
+
+
+def _unlabelled(batch: Batch, counted: tuple[int, ...], declined: int, why: str) -> Settle:
+    size = len(batch.queries)
+    return Settle(batch, counted, declined, (-1,) * size, (why,) * size)
