@@ -17,8 +17,8 @@ from urllib.parse import parse_qs, urlsplit
 from relay import Chunk, Control
 
 from capcsim.backend import Phase, Role, Step, Transcript
-from capcsim.crypto.helper import Task
-from capcsim.crypto.programs import RoleLog
+from capcsim.twoparty.helper import Task
+from capcsim.twoparty.programs import RoleLog
 from capcsim_crypten import CryptenBackend, gloo, party
 from capcsim_crypten.parties import Parties
 

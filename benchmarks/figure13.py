@@ -27,11 +27,11 @@ import psutil
 from matplotlib.figure import Figure
 
 from capcsim.backend import Step
-from capcsim.crypto.channels import Identity, accept, connect, run_socket
-from capcsim.crypto.programs import Steps
-from capcsim.crypto.voting import argmax_programs, set_up_programs
 from capcsim.learning.models import build_model, usual_input_shape
 from capcsim.report.figures import STEP_COLOURS, STYLE
+from capcsim.twoparty.channels import Identity, accept, connect, run_socket
+from capcsim.twoparty.programs import Steps
+from capcsim.twoparty.voting import argmax_programs, set_up_programs
 
 BACKENDS = {"plaintext": "none", "hybrid": "semi-honest", "crypten": "trusted first party"}
 ROLES = ("querying party", "answering party")

@@ -19,11 +19,11 @@ from capcsim.choices import Choice
 from capcsim.costs.cache import host, versions
 from capcsim.costs.profile import profile
 from capcsim.costs.transcripts import cpu_s, sent_bytes
-from capcsim.crypto.programs import run_local
 from capcsim.crypto.shares import uniform
 from capcsim.learning.models import build_model, usual_input_shape
 from capcsim.privacy.mechanisms import GNMax
 from capcsim.protocol import count_programs, submit_programs
+from capcsim.twoparty.programs import run_local
 
 BACKENDS = ("plaintext", "crypten", "crypten:provider=third-party", "hybrid")
 CLASSES = 10

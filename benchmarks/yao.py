@@ -18,13 +18,13 @@ from cryptography.hazmat.primitives.ciphers import Cipher, algorithms, modes
 from capcsim.backend import Compute, Role, Shares, Step
 from capcsim.costs.cache import host, versions
 from capcsim.crypto import portable
-from capcsim.crypto.correlated_ot import refill_receiver, refill_sender
 from capcsim.crypto.garbling import GateKeys, Hash, evaluate, garble, lanes_per_key, random_delta, random_labels
 from capcsim.crypto.library import argmax_circuit, relu_circuit
-from capcsim.crypto.programs import run_local
 from capcsim.crypto.shares import share
-from capcsim.crypto.voting import argmax_programs, set_up_programs
-from capcsim.crypto.yao import EvaluatorSession, GarblerSession, run_evaluator, run_garbler
+from capcsim.twoparty.oblivious_transfer import refill_receiver, refill_sender
+from capcsim.twoparty.programs import run_local
+from capcsim.twoparty.voting import argmax_programs, set_up_programs
+from capcsim.twoparty.yao import EvaluatorSession, GarblerSession, run_evaluator, run_garbler
 
 PAIR = (Role.QUERIER, Role.ANSWERER)
 TRANSFERS = 1 << 17

@@ -3,7 +3,7 @@
 A backend evaluates one answering party's model on one querying party's inputs so that both end with
 additive shares (steps 1a to 1c of the paper, section 3.2), and lets the privacy guardian and the
 querying party open one noisy argmax (step 3). Every call also returns a `Transcript`: what was computed
-and what was sent, as it was measured while it ran. `capcsim.crypto.voting.Voting` brings `argmax` and
+and what was sent, as it was measured while it ran. `capcsim.twoparty.voting.Voting` brings `argmax` and
 `release` for a backend that only infers; `capcsim.conformance` is the test kit that a backend must pass.
 """
 
@@ -90,7 +90,7 @@ Transcript: TypeAlias = tuple[Compute | Message, ...]
 """A directed acyclic graph for one pair: each node waits for the earlier nodes in its `after`."""
 
 Program: TypeAlias = Generator[Any, Any, Any]
-"""One role of a two-party program; `capcsim.crypto.programs` says what it may yield."""
+"""One role of a two-party program; `capcsim.twoparty.programs` says what it may yield."""
 
 
 @dataclass(frozen=True, slots=True)

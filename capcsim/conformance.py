@@ -29,9 +29,9 @@ from capcsim.backend import (
     Transcript,
 )
 from capcsim.crypto.shares import reconstruct, share
-from capcsim.crypto.voting import noisy_argmax, one_hot_argmax
 from capcsim.errors import InputError, UnsupportedModel
 from capcsim.seeds import Seeds
+from capcsim.twoparty.voting import noisy_argmax, one_hot_argmax
 
 BATCHES = (1, 7)
 PAIR_ROLES = frozenset({Role.QUERIER, Role.ANSWERER, Role.DEALER})
@@ -206,7 +206,7 @@ CHECKS: dict[str, Callable[[Backend], None]] = {
 
 def check_transcript(step: Step, transcript: Transcript, roles: frozenset[Role]) -> None:
     """Raise Failure unless a transcript is one of this step between these roles; only a set-up may be empty."""
-    hint = "run both roles with capcsim.crypto.programs.run_local, which measures them"
+    hint = "run both roles with capcsim.twoparty.programs.run_local, which measures them"
     for kind, lacks in ((Message, "sends no message"), (Compute, "does no work")):
         measured = step is Step.SETUP or any(isinstance(node, kind) for node in transcript)
         _require(measured, f"{step} {lacks}; {hint}")

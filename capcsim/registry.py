@@ -76,7 +76,7 @@ def load(name: str, options: Mapping[str, object] | None = None) -> Backend:
         raise BackendUnavailable(name, f"{type(error).__name__}: {error}", found.install) from error
     if not isinstance(backend, Backend):
         lacks = ", ".join(sorted(name for name in dir(Backend) if name[0] != "_" and not hasattr(backend, name)))
-        why = f"it lacks {lacks}; a backend that only infers inherits capcsim.crypto.voting.Voting"
+        why = f"it lacks {lacks}; a backend that only infers inherits capcsim.twoparty.voting.Voting"
         remedy = f"implement them in {type(backend).__module__}.{type(backend).__name__}"
         raise BackendUnavailable(name, why, remedy)
     return backend

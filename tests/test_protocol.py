@@ -11,7 +11,6 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from capcsim.backend import VOTE_RING_BITS, Prepared, PublicModel, Role, Step
-from capcsim.crypto.programs import run_local
 from capcsim.crypto.shares import reconstruct, share
 from capcsim.errors import InputError, RecordError
 from capcsim.journal import Journal
@@ -32,6 +31,7 @@ from capcsim.protocol import (
     sum_shares,
 )
 from capcsim.seeds import Seeds
+from capcsim.twoparty.programs import run_local
 from capcsim_plaintext import PlaintextBackend
 
 PARTIES, CLASSES, QUERIES = 6, 4, 5

@@ -31,9 +31,9 @@ from dataclasses import replace
 from types import SimpleNamespace
 import numpy as np
 from capcsim.backend import Shares, Role, Step
-from capcsim.crypto.programs import Recv, Send, run_local
+from capcsim.twoparty.programs import Recv, Send, run_local
 from capcsim.crypto.shares import share
-from capcsim.crypto.voting import Voting
+from capcsim.twoparty.voting import Voting
 from capcsim_plaintext import PlaintextBackend
 
 class Tiny(Voting):

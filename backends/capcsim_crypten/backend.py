@@ -14,15 +14,15 @@ import numpy as np
 from numpy.typing import NDArray
 
 from capcsim.backend import VOTE_RING_BITS, Capabilities, Phase, Prepared, Role, Shares, Step, Transcript
-from capcsim.crypto.programs import chained
-from capcsim.crypto.voting import YAO, Voting, VotingSession
 from capcsim.errors import InputError
 from capcsim.fixed_point import Network, compile_model, encode
+from capcsim.twoparty.programs import chained
+from capcsim.twoparty.voting import YAO, Voting, VotingSession
 from capcsim_crypten.compat import PRECISION_BITS, Provider
 from capcsim_crypten.plan import CRYPTEN_LAYERS, Plan
 
 if TYPE_CHECKING:
-    from capcsim.crypto.helper import Far
+    from capcsim.twoparty.helper import Far
     from capcsim_crypten.deviations import Deviations
     from capcsim_crypten.parties import Parties
 

@@ -13,7 +13,7 @@ from itertools import zip_longest
 from typing import TypeAlias
 
 from capcsim.backend import Phase, Role
-from capcsim.crypto.programs import Grant, Received, RoleLog, Sent
+from capcsim.twoparty.programs import Grant, Received, RoleLog, Sent
 
 HEADER_BYTES = 48
 SEGMENT_BYTES = 1 << 20

@@ -15,7 +15,7 @@ from typing import Any
 import torch
 
 from capcsim.backend import Phase, Role, Scope
-from capcsim.crypto.programs import Received, RoleLog, Work
+from capcsim.twoparty.programs import Received, RoleLog, Work
 from capcsim_crypten import gloo
 
 UNMEASURED = ("send", "recv", "scatter", "reduce", "gather", "all_gather", "broadcast_obj", "barrier")

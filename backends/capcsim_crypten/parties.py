@@ -15,10 +15,10 @@ from pathlib import Path
 from typing import Any
 
 from capcsim.backend import Role, Step, Transcript
-from capcsim.crypto.helper import AGAIN, Far, Helper, Task
-from capcsim.crypto.programs import RoleLog, merge
-from capcsim.crypto.role_process import Reply
 from capcsim.errors import InputError, PeerFailed
+from capcsim.twoparty.helper import AGAIN, Far, Helper, Task
+from capcsim.twoparty.programs import RoleLog, merge
+from capcsim.twoparty.role_process import Reply
 from capcsim_crypten.compat import Provider
 
 START_S = 120.0

@@ -12,8 +12,8 @@ import numpy as np
 from numpy.typing import NDArray
 
 from capcsim.backend import Phase, Role
-from capcsim.crypto.programs import RoleLog
 from capcsim.fixed_point.layers import Add, Conv2d, Linear, Pool, Relu, Reshape, SumPool, Truncate
+from capcsim.twoparty.programs import RoleLog
 from capcsim_crypten import compat
 from capcsim_crypten.meter import Meter
 from capcsim_crypten.plan import Plan, RealWeights

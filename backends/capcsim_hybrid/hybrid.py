@@ -35,11 +35,11 @@ from capcsim.backend import (
     Step,
     Transcript,
 )
-from capcsim.crypto.programs import Steps, chained
-from capcsim.crypto.runners import Far, LocalRunner, ProcessRunner, Runner
-from capcsim.crypto.voting import YAO, Voting, VotingSession, argmax_programs, release_programs
 from capcsim.errors import InputError
 from capcsim.fixed_point import LAYERS, compile_model, encode
+from capcsim.twoparty.programs import Steps, chained
+from capcsim.twoparty.runners import Far, LocalRunner, ProcessRunner, Runner
+from capcsim.twoparty.voting import YAO, Voting, VotingSession, argmax_programs, release_programs
 from capcsim_hybrid.options import POOL_BYTES, check_options
 
 if TYPE_CHECKING:

@@ -19,9 +19,12 @@ import numpy as np
 from numpy.typing import NDArray
 
 from capcsim.backend import Phase
-from capcsim.crypto.programs import Mark, Recv, Send, Steps
 from capcsim.crypto.shares import ring_mask, uniform
-from capcsim.crypto.yao import (
+from capcsim.errors import InputError, PeerFailed
+from capcsim.fixed_point.layers import LOCAL, NONLINEAR, WEIGHTED, Local, apply_local
+from capcsim.fixed_point.network import PublicNetwork, encode
+from capcsim.twoparty.programs import Mark, Recv, Send, Steps
+from capcsim.twoparty.yao import (
     evaluator_online,
     garble_ahead,
     garbler_online,
@@ -29,9 +32,6 @@ from capcsim.crypto.yao import (
     stream_evaluator,
     stream_garbler,
 )
-from capcsim.errors import InputError, PeerFailed
-from capcsim.fixed_point.layers import LOCAL, NONLINEAR, WEIGHTED, Local, apply_local
-from capcsim.fixed_point.network import PublicNetwork, encode
 from capcsim_hybrid.linear import receive, respond, upload
 from capcsim_hybrid.nonlinear import circuit_of, input_bits, known_bits, output_share, units
 from capcsim_hybrid.packing import Layout

@@ -17,10 +17,10 @@ import numpy as np
 import tenseal.sealapi as sealapi
 from numpy.typing import NDArray
 
-from capcsim.crypto.programs import Recv, Send, Steps
 from capcsim.crypto.shares import ring_mask, uniform
 from capcsim.errors import PeerFailed
 from capcsim.fixed_point.layers import Conv2d, Linear
+from capcsim.twoparty.programs import Recv, Send, Steps
 from capcsim_hybrid.modular import add_wide, multiply_accumulate
 from capcsim_hybrid.packing import Layout, arrange_inputs
 from capcsim_hybrid.parameters import Context

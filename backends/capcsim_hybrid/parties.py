@@ -1,6 +1,6 @@
 """A whole conversation of one pair, from set-up to shares of votes, for roles in processes of their own.
 
-Run the two programs with `capcsim.crypto.channels.run_socket`: each process loads only what is its own. The querying
+Run the two programs with `capcsim.twoparty.channels.run_socket`: each process loads only what is its own. The querying
 one never sees a weight, the answering one never holds the secret key.
 """
 
@@ -9,10 +9,10 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
-from capcsim.crypto.programs import Steps
-from capcsim.crypto.voting import argmax_programs
-from capcsim.crypto.yao import set_up_evaluator, set_up_garbler
 from capcsim.fixed_point import compile_model
+from capcsim.twoparty.programs import Steps
+from capcsim.twoparty.voting import argmax_programs
+from capcsim.twoparty.yao import set_up_evaluator, set_up_garbler
 from capcsim_hybrid.inference import infer_answerer, infer_querier
 from capcsim_hybrid.linear import SecretKeys
 from capcsim_hybrid.model import HybridModel

@@ -7,11 +7,11 @@ from functools import lru_cache
 from math import prod
 from typing import Any, TypeAlias
 
-from capcsim.crypto.channels import MOST_PAYLOAD_BYTES
 from capcsim.crypto.interpreters import TABLE_BYTES
 from capcsim.errors import InputError, PeerFailed, UnsupportedModel
 from capcsim.fixed_point.layers import LOCAL, NONLINEAR, WEIGHTED, Conv2d, Linear, Nonlinear
 from capcsim.fixed_point.network import Network, PublicNetwork
+from capcsim.twoparty.channels import MOST_PAYLOAD_BYTES
 from capcsim_hybrid import parameters
 from capcsim_hybrid.linear import noises
 from capcsim_hybrid.nonlinear import circuit_of, units

@@ -10,9 +10,9 @@ from dataclasses import dataclass, field
 import numpy as np
 from numpy.typing import NDArray
 
-from capcsim.crypto.programs import Recv, Send, Steps
-from capcsim.crypto.yao import EvaluatorSession, Garbled, GarblerSession, Received
 from capcsim.errors import PeerFailed
+from capcsim.twoparty.programs import Recv, Send, Steps
+from capcsim.twoparty.yao import EvaluatorSession, Garbled, GarblerSession, Received
 from capcsim_hybrid.linear import PublicKey, SecretKeys
 from capcsim_hybrid.model import HybridModel
 from capcsim_hybrid.options import ORDERS

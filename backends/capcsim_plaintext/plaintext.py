@@ -12,11 +12,11 @@ import numpy as np
 from numpy.typing import NDArray
 
 from capcsim.backend import Capabilities, Phase, Prepared, Role, Scope, Shares, Step, Transcript
-from capcsim.crypto.programs import Mark, Recv, Send, Steps, run_local
 from capcsim.crypto.shares import share
-from capcsim.crypto.voting import YAO, Voting, VotingSession, argmax_programs, release_programs
 from capcsim.errors import InputError
 from capcsim.fixed_point import LAYERS, Network, compile_model, encode
+from capcsim.twoparty.programs import Mark, Recv, Send, Steps, run_local
+from capcsim.twoparty.voting import YAO, Voting, VotingSession, argmax_programs, release_programs
 
 
 @dataclass(frozen=True)

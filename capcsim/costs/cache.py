@@ -18,6 +18,7 @@ from capcsim.paths import source_digest
 LIBRARIES = ("numpy", "torch", "numba", "tenseal", "crypten")
 SOURCES = (
     "capcsim.crypto",
+    "capcsim.twoparty",
     "capcsim.fixed_point",
     "capcsim.protocol",
     "capcsim.privacy.noise",

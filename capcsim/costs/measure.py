@@ -20,13 +20,13 @@ from capcsim.costs.cache import MeasurementCache
 from capcsim.costs.foresee import Pair
 from capcsim.costs.measured import Agreement, Measurements, Stratum, guardian_group, pair_group
 from capcsim.costs.transcripts import from_json, to_json
-from capcsim.crypto.programs import run_local
 from capcsim.crypto.shares import reconstruct
-from capcsim.crypto.voting import noisy_argmax
 from capcsim.errors import ConformanceError
 from capcsim.privacy.mechanisms import Mechanism
 from capcsim.protocol.steps import Votes, count_programs, share_votes, submit_programs, sum_shares
 from capcsim.seeds import Seeds
+from capcsim.twoparty.programs import run_local
+from capcsim.twoparty.voting import noisy_argmax
 
 WARM_UPS = 1
 """Runs before the samples of a stratum, which are not kept."""

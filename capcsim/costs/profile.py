@@ -26,9 +26,9 @@ from capcsim.backend import (
 from capcsim.costs.cache import versions
 from capcsim.costs.transcripts import cpu_s, cpu_spread, of_phase, rounds, sent_bytes, spread
 from capcsim.crypto.shares import reconstruct
-from capcsim.crypto.voting import one_hot_argmax
 from capcsim.errors import InputError
 from capcsim.seeds import Seeds
+from capcsim.twoparty.voting import one_hot_argmax
 
 
 @dataclass(frozen=True, slots=True)

@@ -1,1 +1,1 @@
-"""Rings and shares, two-party programs, and the default steps 1c and 3. Knows no scenario and no simulation."""
+"""Primitives alone: randomness, AES, shares, circuits and their interpreters, garbling, oblivious transfer."""

@@ -2,6 +2,7 @@
 
 Chou and Orlandi, ePrint 2015/267, for semi-honest parties. Points come from PyNaCl; each one that is received
 must be a valid point of the large subgroup. Keys are hashed from the transfer's number and everything sent.
+`capcsim.twoparty.oblivious_transfer` carries the two messages.
 """
 
 from hashlib import blake2b
@@ -10,7 +11,6 @@ import numpy as np
 from nacl import bindings as nacl
 from numpy.typing import NDArray
 
-from capcsim.crypto.programs import Recv, Send, Steps
 from capcsim.crypto.randomness import random_bytes
 from capcsim.errors import PeerFailed
 
@@ -18,39 +18,50 @@ POINT_BYTES = nacl.crypto_core_ed25519_BYTES
 KEY_BYTES = 16
 
 
-def base_ot_sender(count: int) -> Steps:
-    """Sends `count` transfers; returns the pairs of keys, each 16 bytes."""
-    secret = _scalar()
-    point = nacl.crypto_scalarmult_ed25519_base_noclamp(secret)
-    yield Send(point)
-    answers = yield Recv()
-    if len(answers) != count * POINT_BYTES:
-        raise PeerFailed(f"base OT: {len(answers)} bytes came instead of {count} points")
-    own_square = nacl.crypto_scalarmult_ed25519_noclamp(secret, point)
-    pairs: list[tuple[bytes, bytes]] = []
-    for number in range(count):
-        answer = _valid(answers[number * POINT_BYTES : (number + 1) * POINT_BYTES])
-        shared = nacl.crypto_scalarmult_ed25519_noclamp(secret, answer)
-        other = nacl.crypto_core_ed25519_sub(shared, own_square)
-        pairs.append((_key(number, point, answer, shared), _key(number, point, answer, other)))
-    return pairs
+class BaseOtSender:
+    """The side that gets both keys of each transfer. `message` is for the receiver."""
+
+    def __init__(self) -> None:
+        self._secret = _scalar()
+        self.message: bytes = nacl.crypto_scalarmult_ed25519_base_noclamp(self._secret)
+
+    def pairs(self, answers: bytes, count: int) -> list[tuple[bytes, bytes]]:
+        """Both keys of `count` transfers, each 16 bytes, from what the receiver sent; raises PeerFailed."""
+        if len(answers) != count * POINT_BYTES:
+            raise PeerFailed(f"base OT: {len(answers)} bytes came instead of {count} points")
+        own_square = nacl.crypto_scalarmult_ed25519_noclamp(self._secret, self.message)
+        pairs: list[tuple[bytes, bytes]] = []
+        for number in range(count):
+            answer = _valid(answers[number * POINT_BYTES : (number + 1) * POINT_BYTES])
+            shared = nacl.crypto_scalarmult_ed25519_noclamp(self._secret, answer)
+            other = nacl.crypto_core_ed25519_sub(shared, own_square)
+            pairs.append((_key(number, self.message, answer, shared), _key(number, self.message, answer, other)))
+        return pairs
 
 
-def base_ot_receiver(choices: NDArray[np.uint8]) -> Steps:
-    """Receives one transfer for each choice bit; returns the chosen keys."""
-    point = _valid((yield Recv()))
-    secrets = [_scalar() for _ in choices]
-    answers = []
-    for secret, choice in zip(secrets, choices, strict=True):
-        own = nacl.crypto_scalarmult_ed25519_base_noclamp(secret)
-        # Both are computed, so that the time does not tell the choice.
-        moved = nacl.crypto_core_ed25519_add(own, point)
-        answers.append((own, moved)[int(choice)])
-    yield Send(b"".join(answers))
-    return [
-        _key(number, point, answer, nacl.crypto_scalarmult_ed25519_noclamp(secret, point))
-        for number, (secret, answer) in enumerate(zip(secrets, answers, strict=True))
-    ]
+class BaseOtReceiver:
+    """The side that gets one key for each choice bit uint8[count]. `message` is for the sender.
+
+    Raises PeerFailed where `point`, what the sender sent, is none.
+    """
+
+    def __init__(self, point: bytes, choices: NDArray[np.uint8]) -> None:
+        self._point = _valid(point)
+        self._secrets = [_scalar() for _ in choices]
+        self._answers = []
+        for secret, choice in zip(self._secrets, choices, strict=True):
+            own = nacl.crypto_scalarmult_ed25519_base_noclamp(secret)
+            # Both are computed, so that the time does not tell the choice.
+            moved = nacl.crypto_core_ed25519_add(own, self._point)
+            self._answers.append((own, moved)[int(choice)])
+        self.message = b"".join(self._answers)
+
+    def keys(self) -> list[bytes]:
+        """The chosen keys, each 16 bytes."""
+        return [
+            _key(number, self._point, answer, nacl.crypto_scalarmult_ed25519_noclamp(secret, self._point))
+            for number, (secret, answer) in enumerate(zip(self._secrets, self._answers, strict=True))
+        ]
 
 
 def _scalar() -> bytes:

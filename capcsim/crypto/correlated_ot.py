@@ -4,6 +4,7 @@ Ishai, Kilian, Nissim, Petrank 2003, semi-honest: 128 base transfers once, then 
 a transpose. The outputs are used as wire labels as they are, without a further hash: q is a zero label and t the
 active one. Transfers are made ahead, in blocks, on random choices; when the real bits are known, the receiver
 sends one correction bit each. Each index is handed out once: it is gone before anything is sent.
+`capcsim.twoparty.oblivious_transfer` carries the messages.
 """
 
 from collections import deque
@@ -12,13 +13,11 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
-from capcsim.crypto.programs import Recv, Send, Steps
 from capcsim.crypto.randomness import keystream, random_bytes
 from capcsim.crypto.transpose import combine, rows_of
 from capcsim.errors import InputError, PeerFailed
 
 COLUMNS = 128
-MOST_BLOCK = 1 << 17
 Blocks = NDArray[np.uint64]
 _PADDING_WORDS = 8
 """Keeps columns off each other's cache lines, and is the slack that `cryptography` wants behind its output."""
@@ -68,7 +67,7 @@ class CotSender:
         return self._ready.available
 
     def absorb(self, payload: bytes, count: int) -> None:
-        """Extend by `count` transfers with what the receiver sent; raises PeerFailed."""
+        """Extend by `count` transfers, a multiple of 64, with what the receiver sent; raises PeerFailed."""
         words = count // 64
         if len(payload) != COLUMNS * 8 * words:
             raise PeerFailed(f"OT extension: {len(payload)} bytes came instead of {COLUMNS * 8 * words}")
@@ -95,7 +94,7 @@ class CotReceiver:
         return self._ready.available
 
     def extend(self, count: int) -> bytes:
-        """Make `count` transfers on fresh random choices; returns what the sender needs."""
+        """Make `count` transfers, a multiple of 64, on fresh random choices; returns what the sender needs."""
         words = count // 64
         choices = np.frombuffer(random_bytes(8 * words), np.uint64)
         columns, others = _expand(self._streams[0], words), _expand(self._streams[1], words)
@@ -108,30 +107,6 @@ class CotReceiver:
         """The next choices uint8[count] and their labels uint64[count, 2]; raises InputError for too many."""
         labels = self._ready.take(count)
         return self._choices.take(count), labels
-
-
-def refill_sender(sender: CotSender, needed: int) -> Steps:
-    """The sender's role in making sure that `needed` transfers are available.
-
-    Called with more than the next circuit needs, it makes transfers ahead.
-    """
-    for count in _blocks(needed - sender.available):
-        sender.absorb((yield Recv()), count)
-
-
-def refill_receiver(receiver: CotReceiver, needed: int) -> Steps:
-    """The receiver's role; both sides count alike."""
-    for count in _blocks(needed - receiver.available):
-        yield Send(receiver.extend(count))
-
-
-def _blocks(missing: int) -> list[int]:
-    """Sizes of the extensions that cover what is missing, each a multiple of 64."""
-    sizes = []
-    while missing > 0:
-        sizes.append(min(MOST_BLOCK, -(-missing // 64) * 64))
-        missing -= sizes[-1]
-    return sizes
 
 
 def _expand(streams: list[Any], words: int) -> Blocks:

@@ -14,7 +14,7 @@ from numpy.typing import NDArray
 
 from capcsim.backend import VOTE_RING_BITS, Backend, ReleaseNoise, Session
 from capcsim.crypto.shares import reconstruct
-from capcsim.crypto.voting import noisy_argmax
+from capcsim.twoparty.voting import noisy_argmax
 from capcsim.errors import InputError, PrivacyBudgetExceeded, RecordError
 from capcsim.journal import Journal
 from capcsim.privacy.ledger import Events, Key, Ledger

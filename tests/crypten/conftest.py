@@ -7,7 +7,7 @@ from typing import Any
 
 import pytest
 
-from capcsim.crypto.helper import Helper
+from capcsim.twoparty.helper import Helper
 from capcsim_crypten import CryptenBackend
 
 sys.path.append(str(Path(__file__).parents[2] / "benchmarks"))

@@ -10,7 +10,7 @@ import numpy as np
 import pytest
 
 from capcsim.backend import Role, Step
-from capcsim.crypto.programs import RoleLog
+from capcsim.twoparty.programs import RoleLog
 from capcsim_crypten import CryptenBackend, compat
 
 WORDS = np.arange(-(1 << 18), 1 << 18, dtype=np.int64)

@@ -12,9 +12,9 @@ from capcsim import registry
 from capcsim.backend import VOTE_RING_BITS, Role, Shares
 from capcsim.conformance import CHECKS
 from capcsim.crypto.shares import reconstruct, share
-from capcsim.crypto.voting import YAO, one_hot_argmax
 from capcsim.errors import BackendUnavailable, InputError
 from capcsim.learning.models import build_model
+from capcsim.twoparty.voting import YAO, one_hot_argmax
 from capcsim_crypten import CryptenBackend
 
 

@@ -11,8 +11,8 @@ from torch import nn
 from capcsim.backend import VOTE_RING_BITS
 from capcsim.costs.measured import Agreement
 from capcsim.crypto.shares import reconstruct
-from capcsim.crypto.voting import one_hot_argmax
 from capcsim.learning.models import Classifier, build_model
+from capcsim.twoparty.voting import one_hot_argmax
 from capcsim_crypten import CryptenBackend
 from capcsim_crypten.deviations import explain
 

@@ -16,8 +16,8 @@ from delayed_gloo import OPERATIONS, PAYLOAD, READY, Frame, TimedParties, frames
 from relay import Control
 
 from capcsim.backend import Compute, Message, Phase, Role, Scope, Step, Transcript
-from capcsim.crypto.programs import RoleLog, Work
 from capcsim.learning.models import build_model
+from capcsim.twoparty.programs import RoleLog, Work
 from capcsim_crypten import CryptenBackend, gloo, party
 from capcsim_crypten.compat import DEALER_RANK
 

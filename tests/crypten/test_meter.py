@@ -13,9 +13,9 @@ from hypothesis import strategies as st
 from capcsim.backend import Compute, Message, Phase, Role, Step
 from capcsim.conformance import PAIR_ROLES, check_transcript
 from capcsim.costs.transcripts import cpu_s, rounds, sent_bytes
-from capcsim.crypto.programs import RoleLog, merge
 from capcsim.errors import PeerFailed
 from capcsim.learning.models import build_model
+from capcsim.twoparty.programs import RoleLog, merge
 from capcsim_crypten import CryptenBackend, gloo, party
 
 PARTIES = (Role.ANSWERER, Role.QUERIER)

@@ -16,9 +16,9 @@ import pytest
 import torch
 
 from capcsim.backend import Role, Step
-from capcsim.crypto.programs import RoleLog
 from capcsim.errors import InputError, PeerFailed
 from capcsim.learning.models import build_model
+from capcsim.twoparty.programs import RoleLog
 from capcsim_crypten import CryptenBackend
 from capcsim_crypten.parties import Parties
 from capcsim_crypten.party import Party

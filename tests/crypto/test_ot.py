@@ -2,29 +2,13 @@ from typing import Any
 
 import numpy as np
 import pytest
-from hypothesis import given, settings
-from hypothesis import strategies as st
 from nacl import bindings as nacl
 
-from capcsim.backend import Role, Step
-from capcsim.crypto.base_ot import base_ot_receiver, base_ot_sender
-from capcsim.crypto.correlated_ot import CotReceiver, CotSender, refill_receiver, refill_sender
+from capcsim.crypto.base_ot import BaseOtReceiver, BaseOtSender
+from capcsim.crypto.correlated_ot import CotReceiver, CotSender
 from capcsim.crypto.garbling import random_delta
-from capcsim.crypto.programs import Recv, Send, Steps, run_local
 from capcsim.crypto.transpose import rows_of
 from capcsim.errors import InputError, PeerFailed
-
-ROLES = (Role.QUERIER, Role.ANSWERER)
-
-
-@settings(deadline=None, max_examples=20)
-@given(st.lists(st.integers(0, 1), min_size=1, max_size=12))
-def test_the_receiver_gets_the_chosen_keys_and_only_those(choices: list[int]) -> None:
-    programs = (base_ot_sender(len(choices)), base_ot_receiver(np.array(choices, np.uint8)))
-    (pairs, chosen), _ = run_local(ROLES, programs, step=Step.SETUP)
-    assert chosen == [pair[choice] for pair, choice in zip(pairs, choices, strict=True)]
-    assert all(key not in chosen for pair, choice in zip(pairs, choices, strict=True) for key in [pair[1 - choice]])
-    assert len({key for pair in pairs for key in pair}) == 2 * len(choices)
 
 
 def small_order_point() -> bytes:
@@ -33,18 +17,11 @@ def small_order_point() -> bytes:
 
 
 @pytest.mark.parametrize("bad", [b"\xff" * 32, b"\x00" * 32, small_order_point(), b"short"])
-@pytest.mark.parametrize("victim", ["sender", "receiver"])
-def test_invalid_points_are_refused(bad: bytes, victim: str) -> None:
-    def cheats() -> Steps:
-        if victim == "receiver":
-            yield Send(bad)
-        else:
-            yield Recv()
-            yield Send(bad)
-
-    honest = base_ot_receiver(np.zeros(1, np.uint8)) if victim == "receiver" else base_ot_sender(1)
+def test_invalid_points_are_refused(bad: bytes) -> None:
     with pytest.raises(PeerFailed, match="base OT"):
-        run_local(ROLES, (cheats(), honest), step=Step.SETUP)
+        BaseOtReceiver(bad, np.zeros(1, np.uint8))
+    with pytest.raises(PeerFailed, match="base OT"):
+        BaseOtSender().pairs(bad, 1)
 
 
 def test_the_small_order_point_is_on_the_curve() -> None:
@@ -62,34 +39,23 @@ def pair(seed: int = 0) -> tuple[CotSender, CotReceiver, Any]:
     return CotSender(delta, [key[bit] for key, bit in zip(keys, bits, strict=True)]), CotReceiver(keys), delta
 
 
-def refill(sender: CotSender, receiver: CotReceiver, needed: int) -> None:
-    run_local(ROLES, (refill_sender(sender, needed), refill_receiver(receiver, needed)), step=Step.SETUP)
-
-
-@settings(deadline=None, max_examples=20)
-@given(st.lists(st.integers(1, 700), min_size=1, max_size=6))
-def test_transfers_are_correlated_by_delta(takes: list[int]) -> None:
-    sender, receiver, delta = pair()
-    for needed in takes:
-        refill(sender, receiver, needed)
-        zeros, (choices, labels) = sender.take(needed), receiver.take(needed)
-        assert np.array_equal(labels, zeros ^ (delta * choices.astype(np.uint64)[:, None]))
-        assert sender.available == receiver.available
+def extend(sender: CotSender, receiver: CotReceiver, count: int) -> None:
+    sender.absorb(receiver.extend(count), count)
 
 
 def test_an_index_is_handed_out_once() -> None:
     sender, receiver, _ = pair()
-    refill(sender, receiver, 1000)
-    labels = np.concatenate([sender.take(300), sender.take(700)])
-    receiver.take(1000)
-    assert len(np.unique(labels, axis=0)) == 1000
-    refill(sender, receiver, 500)
-    assert len(np.unique(np.concatenate([labels, sender.take(500)]), axis=0)) == 1500
+    extend(sender, receiver, 1024)
+    labels = np.concatenate([sender.take(300), sender.take(724)])
+    receiver.take(1024)
+    assert len(np.unique(labels, axis=0)) == 1024
+    extend(sender, receiver, 512)
+    assert len(np.unique(np.concatenate([labels, sender.take(500)]), axis=0)) == 1524
 
 
 def test_more_than_there_are_cannot_be_taken() -> None:
     sender, receiver, _ = pair()
-    refill(sender, receiver, 64)
+    extend(sender, receiver, 64)
     for side in (sender, receiver):
         with pytest.raises(InputError, match="65 transfers were asked for and 64 are made"):
             side.take(65)

@@ -8,7 +8,7 @@ from pathlib import Path
 
 import numpy as np
 
-from capcsim.crypto.channels import Identity, accept, connect, run_socket
+from capcsim.twoparty.channels import Identity, accept, connect, run_socket
 
 
 def identity(folder: Path, name: str) -> Identity:

@@ -9,12 +9,12 @@ import numpy as np
 import pytest
 import torch
 
-from capcsim.crypto.programs import Mark, Recv, Send, Steps
-from capcsim.crypto.yao import set_up_evaluator
 from capcsim.errors import PeerFailed
 from capcsim.fixed_point.graph import ENCODING
 from capcsim.fixed_point.layers import Conv2d, Input, Linear, Pool, Relu, Reshape, Shift
 from capcsim.fixed_point.network import PublicNetwork
+from capcsim.twoparty.programs import Mark, Recv, Send, Steps
+from capcsim.twoparty.yao import set_up_evaluator
 from capcsim_hybrid import HybridBackend
 from capcsim_hybrid.inference import fill_answerer, infer_answerer
 from capcsim_hybrid.plan import MOST_BATCH, Plan
@@ -162,8 +162,8 @@ def test_a_sound_plan_is_read() -> None:
 def test_a_start_point_of_another_size_is_refused(start: bytes) -> None:
     """After sound base transfers; here the points of one run stand for them."""
     from capcsim.backend import Role, Step
-    from capcsim.crypto.programs import run_local
-    from capcsim.crypto.yao import set_up_garbler
+    from capcsim.twoparty.programs import run_local
+    from capcsim.twoparty.yao import set_up_garbler
 
     def tampered() -> Steps:
         program, answer = set_up_garbler(), None

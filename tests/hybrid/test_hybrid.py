@@ -19,10 +19,10 @@ from sklearn.tree import DecisionTreeClassifier
 from capcsim.backend import Message, Phase, Role, Step
 from capcsim.conformance import CHECKS
 from capcsim.costs.transcripts import rounds, sent_bytes
-from capcsim.crypto.programs import Steps
 from capcsim.crypto.shares import reconstruct
 from capcsim.errors import InputError, PeerFailed, UnsupportedModel
 from capcsim.learning.models import build_model, usual_input_shape
+from capcsim.twoparty.programs import Steps
 from capcsim_hybrid import HybridBackend, inference, linear
 from capcsim_hybrid.packing import arrange_weights
 from capcsim_hybrid.parameters import margin_bits

@@ -9,10 +9,10 @@ import tenseal.sealapi as sealapi
 from scipy.stats import chisquare
 
 from capcsim.backend import Role, Step
-from capcsim.crypto.programs import Steps, run_local
 from capcsim.crypto.shares import ring_mask, uniform
 from capcsim.errors import PeerFailed
 from capcsim.fixed_point.layers import Conv2d, Linear, apply_weights
+from capcsim.twoparty.programs import Steps, run_local
 from capcsim_hybrid import linear
 from capcsim_hybrid.linear import (
     EncodedWeights,

@@ -11,10 +11,10 @@ import numpy as np
 import pytest
 
 from capcsim.backend import VOTE_RING_BITS
-from capcsim.crypto.channels import Identity
 from capcsim.crypto.shares import reconstruct
-from capcsim.crypto.voting import one_hot_argmax
 from capcsim.learning.models import build_model
+from capcsim.twoparty.channels import Identity
+from capcsim.twoparty.voting import one_hot_argmax
 from capcsim_hybrid import HybridBackend
 
 SCRIPT = Path(__file__).parent / "party_process.py"

@@ -1,8 +1,9 @@
 import pytest
 
 from capcsim.backend import Compute, Message, Phase, Role, Scope, Step
-from capcsim.crypto import programs
-from capcsim.crypto.programs import (
+from capcsim.errors import PeerFailed
+from capcsim.twoparty import programs
+from capcsim.twoparty.programs import (
     Grant,
     Mark,
     Received,
@@ -16,7 +17,6 @@ from capcsim.crypto.programs import (
     merge,
     run_local,
 )
-from capcsim.errors import PeerFailed
 
 ROLES = (Role.QUERIER, Role.ANSWERER)
 

@@ -18,12 +18,12 @@ from cryptography.hazmat.primitives import serialization
 from cryptography.hazmat.primitives.asymmetric.ed25519 import Ed25519PrivateKey
 
 from capcsim.backend import VOTE_RING_BITS, Phase, Role, Step, Transcript
-from capcsim.crypto import channels
-from capcsim.crypto.channels import HEADER, MAGIC, VERSION, Channel, Identity, accept, connect, run_socket
-from capcsim.crypto.programs import Mark, Recv, RoleLog, Send, Steps, merge, run_local
 from capcsim.crypto.shares import reconstruct, share
-from capcsim.crypto.voting import argmax_programs, set_up_programs
 from capcsim.errors import InputError, PeerFailed
+from capcsim.twoparty import channels
+from capcsim.twoparty.channels import HEADER, MAGIC, VERSION, Channel, Identity, accept, connect, run_socket
+from capcsim.twoparty.programs import Mark, Recv, RoleLog, Send, Steps, merge, run_local
+from capcsim.twoparty.voting import argmax_programs, set_up_programs
 
 QUERIER, ANSWERER, STRANGER = Identity.new("querier"), Identity.new("answerer"), Identity.new("stranger")
 LOGITS = np.array([[3, 8, -1], [7, 7, 2]])

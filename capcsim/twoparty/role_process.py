@@ -1,4 +1,4 @@
-"""The helper process of `capcsim.crypto.runners.ProcessRunner`, and what passes over the pipe to it.
+"""The helper process of `capcsim.twoparty.runners.ProcessRunner`, and what passes over the pipe to it.
 
 It runs far roles one after the other and keeps values between them. It ends when its parent closes the pipe or dies,
 in the middle of a role too. Pickle is used on that pipe alone; a role's messages are frames of `channels`.
@@ -19,9 +19,9 @@ from multiprocessing.connection import Connection
 from typing import Any
 
 from capcsim.backend import Phase
-from capcsim.crypto.channels import Channel, run_socket
-from capcsim.crypto.programs import RoleLog
 from capcsim.errors import CapcsimError, CapcsimWarning, HostError, InputError, PeerFault
+from capcsim.twoparty.channels import Channel, run_socket
+from capcsim.twoparty.programs import RoleLog
 
 
 @dataclass(frozen=True, slots=True)
@@ -188,6 +188,6 @@ def _pickled(reply: Reply) -> bytes:
 
 if __name__ == "__main__":
     # Under the name by which the parent's pickles know it.
-    from capcsim.crypto import role_process
+    from capcsim.twoparty import role_process
 
     role_process.main(int(sys.argv[1]))

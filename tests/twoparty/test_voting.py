@@ -9,8 +9,8 @@ from hypothesis import strategies as st
 from capcsim.backend import VOTE_RING_BITS, Message, Phase, ReleaseNoise, Role, Shares, Transcript
 from capcsim.costs.transcripts import of_phase, rounds
 from capcsim.crypto.shares import reconstruct, share
-from capcsim.crypto.voting import Voting, noisy_argmax, one_hot_argmax
 from capcsim.errors import InputError
+from capcsim.twoparty.voting import Voting, noisy_argmax, one_hot_argmax
 
 rows = st.lists(st.lists(st.integers(-(1 << 35), (1 << 35) - 1), min_size=4, max_size=4), min_size=1, max_size=6)
 counts = st.lists(st.lists(st.integers(0, 400), min_size=4, max_size=4), min_size=1, max_size=6)

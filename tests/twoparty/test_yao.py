@@ -13,7 +13,7 @@ from cryptography.hazmat.primitives.ciphers import Cipher, algorithms, modes
 from scipy.stats import chisquare
 
 from capcsim.backend import VOTE_RING_BITS, Phase, ReleaseNoise, Role, Shares, Step
-from capcsim.crypto import library, portable, yao
+from capcsim.crypto import library, portable
 from capcsim.crypto.circuits import Builder, Circuit
 from capcsim.crypto.garbling import (
     GateKeys,
@@ -26,11 +26,13 @@ from capcsim.crypto.garbling import (
     select_bits,
 )
 from capcsim.crypto.interpreters import run_plain
-from capcsim.crypto.programs import Mark, Recv, Send, Steps, run_local
 from capcsim.crypto.randomness import keystream
 from capcsim.crypto.shares import reconstruct, share
-from capcsim.crypto.voting import Voting, argmax_programs, one_hot_argmax
-from capcsim.crypto.yao import (
+from capcsim.errors import PeerFailed
+from capcsim.twoparty import yao
+from capcsim.twoparty.programs import Mark, Recv, Send, Steps, run_local
+from capcsim.twoparty.voting import Voting, argmax_programs, one_hot_argmax
+from capcsim.twoparty.yao import (
     evaluator_online,
     garble_ahead,
     garbler_online,
@@ -40,7 +42,6 @@ from capcsim.crypto.yao import (
     set_up_evaluator,
     set_up_garbler,
 )
-from capcsim.errors import PeerFailed
 
 ROLES = (Role.QUERIER, Role.ANSWERER)
 ARGMAX = library.argmax_circuit(4, 37)
@@ -445,7 +446,7 @@ def test_what_was_garbled_ahead_is_used_once() -> None:
 
 def test_large_batches_are_streamed(monkeypatch: pytest.MonkeyPatch) -> None:
     """No more tables than fit the limit lie at the evaluator at once."""
-    monkeypatch.setattr("capcsim.crypto.yao.MOST_STREAMED_BYTES", 32 * ARGMAX.ands * 5)
+    monkeypatch.setattr("capcsim.twoparty.yao.MOST_STREAMED_BYTES", 32 * ARGMAX.ands * 5)
     pair, (early, late, own) = sessions(), inputs(ARGMAX, 128, 13)
     largest = 0
     receive = yao.receive_ahead
@@ -456,7 +457,7 @@ def test_large_batches_are_streamed(monkeypatch: pytest.MonkeyPatch) -> None:
         largest = max(largest, ready.instances)
         return ready
 
-    monkeypatch.setattr("capcsim.crypto.yao.receive_ahead", watched)
+    monkeypatch.setattr("capcsim.twoparty.yao.receive_ahead", watched)
     output, _ = run(pair, ARGMAX, early, late, own)
     assert np.array_equal(output, expected(ARGMAX, early, late, own))
     assert largest == 5

@@ -3,7 +3,7 @@
 A role yields `Send(payload)`, `Recv()` and `Mark(...)`, and returns its output. It does no input or output
 of its own (the thought of the sans-I/O libraries). A `RoleDriver` steps one role and notes what it did; `merge`
 makes the transcript that the simulation replays out of two such logs. `run_local` steps both roles in one process,
-`capcsim.crypto.channels.run_socket` steps one of them.
+`capcsim.twoparty.channels.run_socket` steps one of them.
 """
 
 import time

@@ -21,9 +21,8 @@ import numpy as np
 from numpy.typing import NDArray
 
 from capcsim.backend import Phase
-from capcsim.crypto.base_ot import base_ot_receiver, base_ot_sender
 from capcsim.crypto.circuits import Circuit
-from capcsim.crypto.correlated_ot import COLUMNS, CotReceiver, CotSender, refill_receiver, refill_sender
+from capcsim.crypto.correlated_ot import COLUMNS, CotReceiver, CotSender
 from capcsim.crypto.garbling import (
     GateKeys,
     Hash,
@@ -38,9 +37,10 @@ from capcsim.crypto.garbling import (
     select_bits,
 )
 from capcsim.crypto.interpreters import TABLE_BYTES
-from capcsim.crypto.programs import Mark, Recv, Send, Steps
 from capcsim.crypto.randomness import keystream, random_bytes
 from capcsim.errors import PeerFailed
+from capcsim.twoparty.oblivious_transfer import base_ot_receiver, base_ot_sender, refill_receiver, refill_sender
+from capcsim.twoparty.programs import Mark, Recv, Send, Steps
 
 Bits = NDArray[np.uint8]
 SEED_BYTES = 16

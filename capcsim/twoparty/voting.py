@@ -27,13 +27,13 @@ from capcsim.backend import (
     Step,
     Transcript,
 )
-from capcsim.crypto.programs import Progress, Steps, Tap
-from capcsim.crypto.runners import Far, LocalRunner, Runner
 from capcsim.crypto.shares import uniform
 from capcsim.errors import InputError
+from capcsim.twoparty.programs import Progress, Steps, Tap
+from capcsim.twoparty.runners import Far, LocalRunner, Runner
 
 if TYPE_CHECKING:
-    from capcsim.crypto.yao import EvaluatorSession, GarblerSession
+    from capcsim.twoparty.yao import EvaluatorSession, GarblerSession
 
 YAO = "Yao's garbled circuits"
 _HERE = LocalRunner()
@@ -138,7 +138,7 @@ def noisy_argmax(counts: NDArray[np.int64], noise: ReleaseNoise) -> Release:
 
 def set_up_programs() -> tuple[Callable[..., Steps], Callable[..., Steps]]:
     """The garbler's and the evaluator's role in setting up a pair."""
-    from capcsim.crypto.yao import set_up_evaluator, set_up_garbler
+    from capcsim.twoparty.yao import set_up_evaluator, set_up_garbler
 
     return set_up_garbler, set_up_evaluator
 
@@ -161,7 +161,7 @@ def _seats(other: Role) -> tuple[Role, Role]:
 def _argmax_querier(session: GarblerSession, logits: NDArray[np.uint64], ring_bits: int) -> Steps:
     from capcsim.crypto.interpreters import words_to_inputs
     from capcsim.crypto.library import argmax_circuit
-    from capcsim.crypto.yao import run_garbler
+    from capcsim.twoparty.yao import run_garbler
 
     votes = uniform(logits.shape, VOTE_RING_BITS)
     circuit = argmax_circuit(logits.shape[1], ring_bits)
@@ -173,7 +173,7 @@ def _argmax_querier(session: GarblerSession, logits: NDArray[np.uint64], ring_bi
 def _argmax_answerer(session: EvaluatorSession, logits: NDArray[np.uint64], ring_bits: int) -> Steps:
     from capcsim.crypto.interpreters import outputs_to_words, words_to_inputs
     from capcsim.crypto.library import argmax_circuit
-    from capcsim.crypto.yao import run_evaluator
+    from capcsim.twoparty.yao import run_evaluator
 
     classes = logits.shape[1]
     circuit = argmax_circuit(classes, ring_bits)
@@ -186,7 +186,7 @@ def _release_querier(
 ) -> Steps:
     from capcsim.crypto.interpreters import words_to_inputs
     from capcsim.crypto.library import release_circuit, release_with_threshold_circuit
-    from capcsim.crypto.yao import run_evaluator
+    from capcsim.twoparty.yao import run_evaluator
 
     classes = own_sum.shape[1]
     circuit = (release_with_threshold_circuit if asks_threshold else release_circuit)(classes, ring_bits)
@@ -198,7 +198,7 @@ def _release_querier(
 def _release_guardian(session: GarblerSession, own_sum: NDArray[np.uint64], noise: ReleaseNoise) -> Steps:
     from capcsim.crypto.interpreters import words_to_inputs
     from capcsim.crypto.library import release_circuit, release_with_threshold_circuit
-    from capcsim.crypto.yao import run_garbler
+    from capcsim.twoparty.yao import run_garbler
 
     bits, classes = noise.ring_bits, own_sum.shape[1]
     inputs = [words_to_inputs(own_sum + noise.votes.astype(np.uint64), bits)]

@@ -1,6 +1,6 @@
 """A helper process and the private pipe to it: started once, told what to do, ended with its owner at the latest.
 
-`capcsim.crypto.role_process` is what runs in it. Commands and outputs pass by pickle, which is safe between
+`capcsim.twoparty.role_process` is what runs in it. Commands and outputs pass by pickle, which is safe between
 processes of our own and nowhere else. It is a fresh interpreter, neither a fork nor an import of `__main__`.
 """
 
@@ -20,9 +20,9 @@ from pathlib import Path
 from typing import Any, TypeAlias
 
 from capcsim.backend import Phase
-from capcsim.crypto.programs import RoleLog, Steps
-from capcsim.crypto.role_process import Command, Kept, Reply
 from capcsim.errors import HostError, InputError, PeerFailed
+from capcsim.twoparty.programs import RoleLog, Steps
+from capcsim.twoparty.role_process import Command, Kept, Reply
 
 Call: TypeAlias = tuple[Callable[..., Steps], tuple[Any, ...]]
 """A role's generator function and its arguments."""
@@ -57,7 +57,7 @@ class Helper:
         self._name, self._owner = name, os.getpid()
         self._asked = self._answered = self._numbers = 0
         self._seen_path, self._path = list[str](), list[str]()
-        command = [sys.executable, "-P", "-m", "capcsim.crypto.role_process"]
+        command = [sys.executable, "-P", "-m", "capcsim.twoparty.role_process"]
         environment = {**os.environ, **ONE_THREAD, "PYTHONPATH": os.pathsep.join(self._search_path())}
         self._socket, theirs = socket.socketpair()
         self._socket.settimeout(None)

@@ -18,10 +18,7 @@ import pytest
 
 from capcsim.backend import VOTE_RING_BITS, Compute, Message, Phase, Role, Scope, Step, Transcript
 from capcsim.conformance import check_transcript
-from capcsim.crypto.programs import Mark, Recv, Send, Steps
-from capcsim.crypto.runners import Far, LocalRunner, ProcessRunner, Runner
 from capcsim.crypto.shares import reconstruct, share
-from capcsim.crypto.voting import argmax_programs, set_up_programs
 from capcsim.errors import (
     BackendNotFound,
     CapcsimError,
@@ -31,6 +28,9 @@ from capcsim.errors import (
     ScenarioError,
     UnsupportedModel,
 )
+from capcsim.twoparty.programs import Mark, Recv, Send, Steps
+from capcsim.twoparty.runners import Far, LocalRunner, ProcessRunner, Runner
+from capcsim.twoparty.voting import argmax_programs, set_up_programs
 from tests.environment import importing_from
 
 ROLES = (Role.QUERIER, Role.ANSWERER)
@@ -474,8 +474,8 @@ def test_the_far_libraries_use_one_thread(shared: ProcessRunner) -> None:
 PARENT = """
 import os, signal, sys, time
 sys.path[:0] = [{root!r}]
-from tests.crypto import test_runners as t
-from capcsim.crypto.runners import ProcessRunner
+from tests.twoparty import test_runners as t
+from capcsim.twoparty.runners import ProcessRunner
 runner = ProcessRunner()
 pid = t.ask(runner, t.own_pid)
 far = runner.place(1)
@@ -524,8 +524,8 @@ def test_the_process_ends_with_its_parent(end: str) -> None:
 
 
 MAIN = """
-from tests.crypto import test_runners as t
-from capcsim.crypto.runners import ProcessRunner
+from tests.twoparty import test_runners as t
+from capcsim.twoparty.runners import ProcessRunner
 print("once")
 def far():
     yield

@@ -1,6 +1,6 @@
 """Where the two roles of a program run: both in this process, or the far one in a process of its own.
 
-`ProcessRunner` keeps one helper process, `capcsim.crypto.helper`, so that the two roles use two cores. Each run's
+`ProcessRunner` keeps one helper process, `capcsim.twoparty.helper`, so that the two roles use two cores. Each run's
 messages have a connection of their own, so that an aborted run leaves nothing behind in it.
 """
 
@@ -12,12 +12,12 @@ from collections.abc import Callable, Iterator
 from typing import Any, Protocol
 
 from capcsim.backend import Phase, Role, Step, Transcript
-from capcsim.crypto.channels import Channel, run_socket
-from capcsim.crypto.helper import Call, Helper
-from capcsim.crypto.helper import Far as Far
-from capcsim.crypto.programs import Progress, RoleLog, Tap, merge, run_local
-from capcsim.crypto.role_process import Reply
 from capcsim.errors import InputError, PeerFailed
+from capcsim.twoparty.channels import Channel, run_socket
+from capcsim.twoparty.helper import Call, Helper
+from capcsim.twoparty.helper import Far as Far
+from capcsim.twoparty.programs import Progress, RoleLog, Tap, merge, run_local
+from capcsim.twoparty.role_process import Reply
 
 SILENCE_S = 3600.0
 """How long a role may work between two messages. A process that dies is noticed at once, without this."""
