@@ -66,7 +66,7 @@ def parse_mechanism(
         if given or group_size is not None:
             raise InputError("--mechanism: name it to give it parameters; without it a run's own is used")
         from capcsim.protocol import mechanism_of
-        from capcsim.scenario_files import parse_scenario
+        from capcsim.scenario import parse_scenario
 
         return mechanism_of(parse_scenario(_record(votes).manifest["scenario"]))
     if name not in PARAMETERS:

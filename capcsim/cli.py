@@ -107,7 +107,7 @@ def run(
     as_json: JsonFlag = False,
 ) -> None:
     """Run a scenario: train, collaborate, simulate, retrain; leaves a record and a report."""
-    from capcsim.scenario_files import load_scenario
+    from capcsim.scenario import load_scenario
 
     wanted = load_scenario(scenario, overrides or (), seed=seed, backend=backend, folder=data)
     where = folder or _new_folder(Path(scenario).stem)
@@ -255,7 +255,7 @@ def compare(
 ) -> None:
     """Run a scenario on several backends and networks: costs, accuracy, agreement and security side by side."""
     from capcsim.choices import parse_choices, parse_networks
-    from capcsim.scenario_files import load_scenario
+    from capcsim.scenario import load_scenario
 
     wanted = load_scenario(scenario, overrides or (), seed=seed, folder=data)
     choices, others = parse_choices(backends), parse_networks(networks)

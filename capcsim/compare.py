@@ -23,8 +23,7 @@ from capcsim.learning.metrics import average
 from capcsim.learning.parallel import Engine
 from capcsim.results import Outcome
 from capcsim.run import Job, Progress, Silent
-from capcsim.scenario import Network, Scenario
-from capcsim.scenario_files import parse_scenario
+from capcsim.scenario import Network, Scenario, parse_scenario
 from capcsim.simulation.world import Simulated
 
 SCENARIO_NETWORK = "scenario"

@@ -10,8 +10,7 @@ from typing import Any
 
 import pytest
 
-from capcsim.scenario import Scenario
-from capcsim.scenario_files import parse_scenario, shipped_scenarios
+from capcsim.scenario import Scenario, parse_scenario, shipped_scenarios
 
 Tree = dict[str, Any]
 TERMINAL = (

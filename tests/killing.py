@@ -9,7 +9,7 @@ import signal
 from pathlib import Path
 
 from capcsim.run import run_scenario
-from capcsim.scenario_files import load_scenario
+from capcsim.scenario import load_scenario
 
 CONTEXT = multiprocessing.get_context("forkserver")
 CONTEXT.set_forkserver_preload(

@@ -21,7 +21,7 @@ from capcsim.privacy.mechanisms import GNMax
 from capcsim.record import Record
 from capcsim.report.tables import notes
 from capcsim.run import run_scenario
-from capcsim.scenario_files import load_scenario
+from capcsim.scenario import load_scenario
 from tests.killing import run_until_killed
 
 REAL = ("privacy.noise=real", "privacy.sigma=7", "privacy.epsilon=6", "parties.queriers=1", "queries.batch=2")

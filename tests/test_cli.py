@@ -11,7 +11,7 @@ import numpy as np
 import pytest
 
 from capcsim.cli import main
-from capcsim.scenario_files import shipped_scenarios
+from capcsim.scenario import shipped_scenarios
 from tests.test_scenario import BAD
 
 Call = Callable[..., tuple[int, str, str]]

@@ -18,8 +18,7 @@ from capcsim.protocol import mechanism_of
 from capcsim.record import Record
 from capcsim.report.tables import notes
 from capcsim.run import run_scenario
-from capcsim.scenario import Scenario
-from capcsim.scenario_files import load_scenario
+from capcsim.scenario import Scenario, load_scenario
 from tests.killing import run_until_killed
 
 Build = Callable[..., Scenario]
@@ -213,7 +212,7 @@ def test_a_second_run_trains_nothing(smoke: Record, tmp_path: Path, monkeypatch:
 def test_a_run_on_measured_transcripts_loads_no_compiled_cryptography(smoke: Record, tmp_path: Path) -> None:
     code = (
         "import sys; from pathlib import Path; from capcsim.run import run_scenario;"
-        "from capcsim.scenario_files import load_scenario; run_scenario(load_scenario('smoke'), Path(sys.argv[1]));"
+        "from capcsim.scenario import load_scenario; run_scenario(load_scenario('smoke'), Path(sys.argv[1]));"
         "print([name for name in ('aes', 'garbling', 'transpose') if f'capcsim.crypto.{name}' in sys.modules])"
     )
     command = [sys.executable, "-c", code, str(tmp_path / "run")]

@@ -15,7 +15,7 @@ from capcsim.journal import Journal
 from capcsim.record import Record
 from capcsim.report.tables import notes
 from capcsim.run import Job, Silent, run_scenario
-from capcsim.scenario_files import load_scenario
+from capcsim.scenario import load_scenario
 from tests.killing import run_until_killed
 from tests.test_run import Build, substance
 

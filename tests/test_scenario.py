@@ -7,8 +7,7 @@ from typing import Any
 import pytest
 
 from capcsim.errors import ScenarioError
-from capcsim.scenario import Scenario
-from capcsim.scenario_files import load_scenario, shipped_scenarios
+from capcsim.scenario import Scenario, load_scenario, shipped_scenarios
 
 Build = Callable[..., Scenario]
 

@@ -39,8 +39,7 @@ from capcsim.privacy.mechanisms import Event, GNMax, NoiseKind
 from capcsim.privacy.noise import simulated_noise
 from capcsim.privacy.theorem6 import log_q
 from capcsim.privacy.votes import TRUE_LABEL
-from capcsim.scenario import Scenario, Selection
-from capcsim.scenario_files import parse_scenario
+from capcsim.scenario import Scenario, Selection, parse_scenario
 from capcsim.seeds import Seeds
 
 SELECTIONS: tuple[Selection, ...] = ("random", "entropy", "margin", "k-center")

@@ -23,8 +23,7 @@ from capcsim.costs.profile import profile
 from capcsim.privacy.accountant import Accountant
 from capcsim.privacy.mechanisms import GNMax
 from capcsim.record import Record
-from capcsim.scenario import Scenario
-from capcsim.scenario_files import parse_scenario
+from capcsim.scenario import Scenario, parse_scenario
 from tests.figures_by_hand.outcome import SIMULATED, gaussian_epsilon, hand_made, leaves
 from tests.figures_by_hand.scripted import KEY_BYTES, LABEL_BYTES, QUERY_BYTES, VOTE_BYTES, Clock, Script, Scripted
 

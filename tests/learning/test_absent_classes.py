@@ -12,8 +12,7 @@ from capcsim.errors import UnsupportedModel
 from capcsim.fixed_point import compile_model
 from capcsim.learning.datasets import load_dataset
 from capcsim.learning.training import TrainingTask, train
-from capcsim.scenario import Models
-from capcsim.scenario_files import load_scenario
+from capcsim.scenario import Models, load_scenario
 
 DIGITS = load_dataset(load_scenario("digits").data)
 ABSENT = [0, 4, 9]

@@ -23,8 +23,7 @@ from capcsim.learning.checkpoints import Checkpoints
 from capcsim.learning.datasets import load_dataset
 from capcsim.learning.parallel import run_all
 from capcsim.learning.training import TrainingTask, train, train_all
-from capcsim.scenario import Models
-from capcsim.scenario_files import load_scenario
+from capcsim.scenario import Models, load_scenario
 
 DIGITS = load_dataset(load_scenario("digits").data)
 LARGE = np.repeat(np.repeat(DIGITS.x[:400], 4, axis=2), 4, axis=3)

@@ -8,8 +8,7 @@ from hypothesis import strategies as st
 from capcsim.errors import ScenarioError
 from capcsim.learning.datasets import Dataset, load_dataset
 from capcsim.learning.partition import partition
-from capcsim.scenario import Scenario
-from capcsim.scenario_files import load_scenario
+from capcsim.scenario import Scenario, load_scenario
 from capcsim.seeds import Seeds
 
 

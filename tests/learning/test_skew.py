@@ -13,8 +13,7 @@ from capcsim.errors import ScenarioError
 from capcsim.learning.datasets import load_dataset
 from capcsim.learning.partition import Partition, partition
 from capcsim.learning.samples import Dataset
-from capcsim.scenario import Data, Parties, Scenario
-from capcsim.scenario_files import load_scenario
+from capcsim.scenario import Data, Parties, Scenario, load_scenario
 from capcsim.seeds import Seeds
 
 DIGITS = load_dataset(load_scenario("digits").data)

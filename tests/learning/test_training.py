@@ -10,8 +10,7 @@ from capcsim.learning.metrics import quality
 from capcsim.learning.models import build_model
 from capcsim.learning.selection import entropy, select
 from capcsim.learning.training import TrainingTask, train_all
-from capcsim.scenario import Models
-from capcsim.scenario_files import load_scenario
+from capcsim.scenario import Models, load_scenario
 
 DIGITS = load_dataset(load_scenario("digits").data)
 

@@ -17,7 +17,7 @@ from capcsim.report.page import write_page
 from capcsim.report.tables import fraction, notes, seconds, size, summary
 from capcsim.report.trace import write_trace
 from capcsim.run import run_scenario
-from capcsim.scenario_files import load_scenario
+from capcsim.scenario import load_scenario
 
 
 @pytest.fixture(scope="module")

@@ -15,8 +15,8 @@ from typing import Any
 from pydantic import ValidationError
 
 from capcsim.errors import ScenarioError, closest
-from capcsim.scenario import Scenario
-from capcsim.scenario_errors import explain
+from capcsim.scenario.errors import explain
+from capcsim.scenario.scenario import Scenario
 
 
 def load_scenario(

@@ -1,0 +1,46 @@
+"""What the user asked for: frozen models with the units in the names, a file a section.
+
+`load_scenario` and `parse_scenario` read them. What no model can be is one ScenarioError that gives the key's path,
+the value found, and what is allowed. The rest of capcsim imports from here, not from the files.
+"""
+
+from capcsim.scenario.data import Data, FileSource, FolderSource, MedMnist
+from capcsim.scenario.faults import Faults
+from capcsim.scenario.files import find_scenario, load_scenario, parse_scenario, shipped_scenarios
+from capcsim.scenario.machines import Machine, Machines
+from capcsim.scenario.models import ModelKind, Models, NetworkKind, TreesKind
+from capcsim.scenario.network import Access, Network
+from capcsim.scenario.parties import Parties
+from capcsim.scenario.prices import Prices
+from capcsim.scenario.privacy import NOISE_KEYS, Privacy
+from capcsim.scenario.protocol import Protocol
+from capcsim.scenario.queries import Queries, Selection
+from capcsim.scenario.scenario import Scenario
+
+__all__ = [
+    "NOISE_KEYS",
+    "Access",
+    "Data",
+    "Faults",
+    "FileSource",
+    "FolderSource",
+    "Machine",
+    "Machines",
+    "MedMnist",
+    "ModelKind",
+    "Models",
+    "Network",
+    "NetworkKind",
+    "Parties",
+    "Prices",
+    "Privacy",
+    "Protocol",
+    "Queries",
+    "Scenario",
+    "Selection",
+    "TreesKind",
+    "find_scenario",
+    "load_scenario",
+    "parse_scenario",
+    "shipped_scenarios",
+]
