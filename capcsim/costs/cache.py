@@ -20,7 +20,7 @@ SOURCES = (
     "capcsim.crypto",
     "capcsim.twoparty",
     "capcsim.fixed_point",
-    "capcsim.protocol",
+    "capcsim.protocol.steps",
     "capcsim.privacy.noise",
     "capcsim.costs.measure",
 )
@@ -44,6 +44,17 @@ def host() -> dict[str, Any]:
     return {"cpu": model, "cores": os.cpu_count(), "system": platform.system(), "machine": platform.machine()}
 
 
+def identity_of(backend: Backend, options: Mapping[str, object] | None = None) -> dict[str, Any]:
+    """What a backend's integers and work depend on besides the host: its source and ours, its options, the libraries."""
+    package = type(backend).__module__.partition(".")[0]
+    return {
+        "versions": versions(),
+        "backend": backend.name,
+        "options": dict(options or {}),
+        "source": source_digest((*SOURCES, package)),
+    }
+
+
 class MeasurementCache:
     """What was measured under one name, for one backend with its options on this host.
 
@@ -53,14 +64,7 @@ class MeasurementCache:
 
     def __init__(self, backend: Backend, options: Mapping[str, object] | None = None, *, reading: bool = True) -> None:
         self._files, self._reading = Cache("transcripts"), reading
-        package = type(backend).__module__.partition(".")[0]
-        self._identity = {
-            "host": host(),
-            "versions": versions(),
-            "backend": backend.name,
-            "options": dict(options or {}),
-            "source": source_digest((*SOURCES, package)),
-        }
+        self._identity = {"host": host(), **identity_of(backend, options)}
 
     def load(self, name: str) -> dict[str, Any] | None:
         """What was stored, or None where nothing was measured under these conditions."""

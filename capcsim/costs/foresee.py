@@ -16,13 +16,11 @@ from capcsim.protocol.admission import Admission
 from capcsim.protocol.aggregate import Aggregate
 from capcsim.protocol.flow import (
     Ask,
-    Batch,
     Collected,
     Command,
     Flow,
     Open,
     Opened,
-    Opener,
     Ready,
     Rules,
     SetUp,
@@ -69,6 +67,14 @@ class Foreseen:
             if isinstance(each, Open)
         ]
 
+    def sizes(self) -> tuple[tuple[int, int, int], ...]:
+        """Querying party, number and size of every batch: all that its pairs' costs can depend on besides the voters."""
+        return tuple(
+            (ask.batch.querier, ask.batch.number, len(ask.batch.queries))
+            for ask in self.commands
+            if isinstance(ask, Ask)
+        )
+
     def _set_up_steps(self) -> tuple[Step, ...]:
         return next((command.steps for command in self.commands if isinstance(command, SetUp)), ())
 
@@ -86,3 +92,34 @@ def drive(driven: Flow, answer: Callable[[Command], FlowEvent | None]) -> Forese
         if not events:
             return Foreseen(tuple(seen))
         commands = driven.send(events.popleft())
+
+
+def foresee(turns: Sequence[Turn], rules: Rules, admission: Admission, *, loses: bool) -> list[Foreseen]:
+    """A round driven dry: with every label bought, and, where queries can be lost, first with every batch lost."""
+    outcomes = (False, True) if loses else (True,)
+    return [_dry(turns, rules, admission.scratch(), bought=bought) for bought in outcomes]
+
+
+def _dry(turns: Sequence[Turn], rules: Rules, admission: Admission, *, bought: bool) -> Foreseen:
+    def opener(querier: int, queries: Sequence[int], counted: Sequence[int]) -> Aggregate:  # noqa: ARG001
+        spent = dict.fromkeys(admission.accounts(querier), Counter({Event(): len(queries)}))
+        return Aggregate(np.zeros(len(queries), np.int64), np.ones(len(queries), np.bool_), spent)
+
+    def answer(command: Command) -> FlowEvent | None:
+        match command:
+            case SetUp(querier):
+                return Ready(querier)
+            case Ask(batch):
+                return Collected(batch, batch.answering if bought else ())
+            case Open(batch):
+                return Opened(batch)
+        return None
+
+    return drive(flow(turns, rules, admission, opener), answer)
+
+
+def merged(foreseen: Sequence[Foreseen], voters: Sequence[Voter]) -> list[Pair]:
+    """Every execution that may occur, each once: with voters, then with the guardian."""
+    pairs = [pair for each in foreseen for pair in each.pairs(voters)]
+    pairs += [pair for each in foreseen for pair in each.openings()]
+    return list({(pair.querier, pair.queries, pair.voter and pair.voter.index): pair for pair in pairs}.values())

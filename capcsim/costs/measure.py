@@ -64,7 +64,7 @@ class Bench:
         self._cache = cache
         self._warm: set[tuple[int | str, ...]] = set()
         self._sessions: dict[tuple[int, int], Session] = {}
-        self.result = measured or Measurements()
+        self.result = measured.copy() if measured else Measurements()
 
     def sample(self, pairs: Iterable[Pair], samples: int, seeds: Seeds, advance: Callable[[int], None]) -> None:
         """Measure a random sample of every stratum of `pairs`, or take it from the cache; `advance` counts runs."""
@@ -87,7 +87,7 @@ class Bench:
                 rows = self._steps.votes[pair.querier]
                 rows[:, pair.voter.index, pair.queries.start : pair.queries.stop] = execution.votes.values
                 for step, transcript in transcripts.items():
-                    self.result.own[step, pair.querier, pair.batch, pair.voter.index] = transcript
+                    self.result.own[step, pair.querier, pair.batch, len(pair.queries), pair.voter.index] = transcript
                 advance(1)
 
     def _measure(self, size: int, chosen: Sequence[Pair], advance: Callable[[int], None]) -> None:

@@ -1,7 +1,6 @@
 """What was measured, by stratum; and the simulated world's view of it."""
 
-from collections.abc import Sequence
-from dataclasses import asdict, astuple, dataclass, field
+from dataclasses import asdict, astuple, dataclass, field, replace
 from typing import Any, Self, TypeAlias
 
 from capcsim.backend import PublicModel, Step, Transcript
@@ -11,7 +10,8 @@ from capcsim.privacy.mechanisms import Mechanism
 from capcsim.protocol.steps import Voter
 from capcsim.seeds import Seeds
 
-Own: TypeAlias = dict[tuple[Step, int, int, int], Transcript]
+Own: TypeAlias = dict[tuple[Step, int, int, int, int], Transcript]
+"""By step, querying party, batch, its size, and voter."""
 
 
 @dataclass
@@ -58,6 +58,10 @@ class Measurements:
     agreement: Agreement = field(default_factory=Agreement)
     earlier: Agreement = field(default_factory=Agreement)
     reused_strata: int = 0
+
+    def copy(self) -> "Measurements":
+        """The same, to add to."""
+        return replace(self, samples=dict(self.samples), own=dict(self.own))
 
     def to_json(self) -> dict[str, Any]:
         """For the run's record."""
@@ -116,9 +120,8 @@ class MeasuredCosts:
     transcripts come condensed.
     """
 
-    def __init__(self, measured: Measurements, batch_sizes: Sequence[Sequence[int]], seeds: Seeds) -> None:
-        """`batch_sizes[q][b]` is the size that batch b of querying party q had when every pair was executed."""
-        self._measured, self._batch_sizes, self._seeds = measured, batch_sizes, seeds
+    def __init__(self, measured: Measurements, seeds: Seeds) -> None:
+        self._measured, self._seeds = measured, seeds
         self._guardian = next((key.group for key in measured.samples if key.step is Step.RELEASE), "")
         self._condensed: dict[int, Transcript] = {}
         self._sizes: dict[tuple[Step, str], list[int]] = {}
@@ -127,12 +130,9 @@ class MeasuredCosts:
 
     def transcript(self, step: Step, voter: Voter | None, querier: int, batch: int = -1, size: int = 0) -> Transcript:
         """One step of a querying party with a voter, or (None) with the guardian; of a batch of so many queries."""
-        index, planned = -1 if voter is None else voter.index, self._batch_sizes[querier]
-        if 0 <= batch < len(planned) and planned[batch] == size:
-            own = self._measured.own.get((step, querier, batch, index))
-            if own is not None:
-                return self._short(own)
-        return self._draw(step, self.group(voter), size, querier, batch, index)
+        index = -1 if voter is None else voter.index
+        own = self._measured.own.get((step, querier, batch, size, index))
+        return self._draw(step, self.group(voter), size, querier, batch, index) if own is None else self._short(own)
 
     def group(self, voter: Voter | None) -> str:
         """Pairs of one architecture share the work of scopes QUERIER and QUERY; None is the guardian."""

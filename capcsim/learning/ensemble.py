@@ -7,12 +7,14 @@ from typing import TypeAlias
 import numpy as np
 from numpy.typing import NDArray
 
+from capcsim.learning.checkpoints import task_key
 from capcsim.learning.metrics import Quality, quality
 from capcsim.learning.models import Model
 from capcsim.learning.partition import Indices, Partition, partition
 from capcsim.learning.samples import Dataset, impute
 from capcsim.learning.selection import select
 from capcsim.learning.tasks import TrainingTask
+from capcsim.learning.training import way
 from capcsim.scenario import Scenario, Selection
 from capcsim.seeds import Seeds
 
@@ -23,14 +25,16 @@ Train: TypeAlias = Callable[[Sequence[TrainingTask], str], list[Model]]
 
 
 @dataclass(frozen=True)
-class Trained:
+class PartyModels:
     """Models: `voters[i]` answers, of party `owners[i]`; with `own[q]` querying party q chooses its queries.
 
-    It was trained on all that the party has. Where parties hold one model each, the two are the same.
+    It was trained on all that the party has. Where parties hold one model each, the two are the same. `keys` tell what
+    each voter's weights depend on.
     """
 
     voters: tuple[Model, ...]
     own: tuple[Model, ...]
+    keys: tuple[str, ...]
 
 
 @dataclass(frozen=True)
@@ -70,20 +74,28 @@ class Ensemble:
         shards = [self.task(party, index % virtual) for index, party in enumerate(self.owners)]
         return [*shards, *map(self.task, self.queriers)]
 
-    def train(self, train: Train) -> Trained:
+    def train(self, train: Train) -> PartyModels:
         """Every shard's model, and each querying party's own."""
-        models, voters = train(self.tasks(), "training"), len(self.owners)
-        return Trained(tuple(models[:voters]), tuple(models[voters:] or models[: len(self.queriers)]))
+        tasks, voters = self.tasks(), len(self.owners)
+        models = train(tasks, "training")
+        own = models[voters:] or models[: len(self.queriers)]
+        return PartyModels(tuple(models[:voters]), tuple(own), self.keys(tasks[:voters]))
 
-    def adopt(self, trained: Trained, bought: Sequence[Bought], train: Train) -> tuple[Trained, tuple[int, ...]]:
+    def adopt(self, models: PartyModels, bought: Sequence[Bought], train: Train) -> tuple[PartyModels, tuple[int, ...]]:
         """Let every querying party use, and answer with, a model retrained on its labels so far.
 
         Returns the voters that changed too. The shards of a virtual party keep their models: only its own one changes.
         """
-        own = tuple(train([self.retraining(q, bought[q], 0) for q in self.queriers], "retraining"))
+        tasks = [self.retraining(q, bought[q], 0) for q in self.queriers]
+        own = tuple(train(tasks, "retraining"))
         if self.scenario.parties.virtual_per_party > 1:
-            return Trained(trained.voters, own), ()
-        return Trained(own + trained.voters[len(own) :], own), tuple(self.queriers)
+            return PartyModels(models.voters, own, models.keys), ()
+        voters, keys = (own + models.voters[len(own) :], self.keys(tasks) + models.keys[len(own) :])
+        return PartyModels(voters, own, keys), tuple(self.queriers)
+
+    def keys(self, tasks: Sequence[TrainingTask]) -> tuple[str, ...]:
+        """What the model of each task depends on."""
+        return tuple(task_key(task, self.scenario.models, way()) for task in tasks)
 
     def training_records(self) -> list[NDArray[np.float32]]:
         """Each party's training samples float32[n, *shape] as they came, NaN where a feature is missing."""

@@ -25,28 +25,30 @@ def train_all(
     engine: Engine = "loky",
     checkpoints: Checkpoints | None = None,
     advance: Callable[[int], None] = lambda _: None,
+    trained: Callable[[int], None] = lambda _: None,
 ) -> list[Model]:
     """Trained models in the order of the tasks; `advance` is called with 1 for each that is done.
 
-    What `checkpoints` has is not trained again, and what is trained goes there at once: a killed run goes on where it
+    `trained` is told how many had to be. What `checkpoints` has is not trained again, and what is trained goes there at once: a killed run goes on where it
     was. Networks are trained in one batch where there is a GPU.
     """
     how, on_gpu = way(), torch.cuda.is_available()
-    trained: dict[int, Model] = {}
+    done: dict[int, Model] = {}
     for index, task in enumerate(tasks):
         known = checkpoints.load(task, models, how) if checkpoints else None
         if known is not None:
-            trained[index] = known
+            done[index] = known
             advance(1)
-    left = [index for index in range(len(tasks)) if index not in trained]
+    left = [index for index in range(len(tasks)) if index not in done]
+    trained(len(left))
     batched = [index for index in left if on_gpu and is_network(tasks[index].kind)]
     alone = [index for index in left if index not in set(batched)]
     for index, model in _each(tasks, batched, alone, models, workers, engine):
-        trained[index] = model
+        done[index] = model
         if checkpoints:
             checkpoints.store(tasks[index], models, how, model)
         advance(1)
-    return [trained[index] for index in range(len(tasks))]
+    return [done[index] for index in range(len(tasks))]
 
 
 def way() -> str:

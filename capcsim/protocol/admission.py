@@ -6,9 +6,13 @@ nobody works for a label that would be refused.
 
 from collections import Counter
 from collections.abc import Callable, Iterable, Mapping
+from types import MappingProxyType
+from typing import Any, Self
 
 from capcsim.privacy.ledger import Events, Ledger
 from capcsim.protocol.aggregate import Aggregate
+
+NOTHING: Mapping[str, Any] = MappingProxyType({})
 
 
 class Admission:
@@ -19,12 +23,20 @@ class Admission:
     """
 
     def __init__(
-        self, ledger: Ledger, answering: Callable[[int], Iterable[int]], lost: Mapping[str, Events] | None = None
+        self,
+        ledger: Ledger,
+        answering: Callable[[int], Iterable[int]],
+        lost: Mapping[str, Events] = NOTHING,
+        refusals: Mapping[str, str] = NOTHING,
     ) -> None:
         self._ledger, self._answering = ledger, answering
-        self._gone: dict[str, Events] = dict(lost or {})
+        self._gone: dict[str, Events] = dict(lost)
+        self._refusals = dict(refusals)
         self._under_way: Counter[str] = Counter()
-        self._refusals: dict[str, str] = {}
+
+    def scratch(self) -> Self:
+        """A copy that goes its own way, before anything is under way."""
+        return type(self)(self._ledger, self._answering, self._gone, self._refusals)
 
     def account(self, querier: int) -> str:
         """The account that a querying party's labels compete for."""
@@ -47,7 +59,7 @@ class Admission:
 
         Where the analysis looks at the votes nobody knows beforehand: all of them, until the budget has refused one.
         """
-        accounts = self._accounts(querier)
+        accounts = self.accounts(querier)
         if not self._ledger.accountant.foreseeable:
             return 0 if self._refusals.keys() & set(accounts) else at_most
         torn = self._ledger.torn()
@@ -66,8 +78,9 @@ class Admission:
 
     def refusal(self, querier: int) -> str:
         """Why there is no room for one more label."""
-        told = [self._refusals[account] for account in self._accounts(querier) if account in self._refusals]
+        told = [self._refusals[account] for account in self.accounts(querier) if account in self._refusals]
         return told[-1] if told else str(self._ledger.refusal(querier, set(self._answering(querier))))
 
-    def _accounts(self, querier: int) -> tuple[str, ...]:
+    def accounts(self, querier: int) -> tuple[str, ...]:
+        """The accounts that may have to pay for a query of a querying party."""
         return self._ledger.accounts(querier, set(self._answering(querier)))

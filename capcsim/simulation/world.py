@@ -113,14 +113,14 @@ class World:
         round_ = _Round(self._env, self._replayer, self._hosts, self._absences, self._once, voters, costs)
         inbox: simpy.Store = simpy.Store(self._env)
         commands = next(flow)
-        while not isinstance(commands[-1], End):
+        while True:
             for command in commands:
                 self._carry_out(command, round_, inbox, labelled)
+            if End() in commands:
+                break
             arrival = inbox.get()
             self._env.run(arrival)
             commands = flow.send(arrival.value)
-        for command in commands:
-            self._carry_out(command, round_, inbox, labelled)
         makespan_s = float(self._env.now)
         self._env.run()
         return self._result(makespan_s)

@@ -9,71 +9,45 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
-from capcsim.backend import Capabilities
 from capcsim.caveats import caveats
-from capcsim.costs.measured import Measurements
 from capcsim.learning.baselines import Baseline
 from capcsim.learning.datasets import Dataset
 from capcsim.learning.metrics import Quality, average, deviation, share_fallen
 from capcsim.privacy.accountant import Accountant
-from capcsim.privacy.ledger import Ledger
-from capcsim.protocol import Voter
+from capcsim.protocol.flow import UNANSWERED
+from capcsim.protocol.noise import mechanism_of
 from capcsim.record import TABLES, Record
 from capcsim.scenario import Scenario
-from capcsim.simulation.world import UNANSWERED, QueryRow, Simulated
+from capcsim.simulation.world import QueryRow, Simulated
+from capcsim.study.books import Spent, accountant_of
+from capcsim.study.walk import Walked
 
 CURVE_POINTS = 13
 
 
 @dataclass(frozen=True)
 class Outcome:
-    """Everything that came out of one run.
-
-    `asked[q]` are the samples int64[n] of querying party q's queries, `votes[q]` the one-hot votes
-    int64[V, n, C] on them, all zero for its own voters. `before[q]` and `after[q]` have one quality for each seed
-    with which its model was trained. `saturation` is the share of inputs and activations that
-    were clamped, in one voter of each architecture; None where the backend does not tell. `unlabelled_charges` counts,
-    by querying party, what was charged and bought no label; `booked` is what the book of runs tells of a run in it.
-    """
+    """Everything that came out of one run; `booked` is what the book of runs tells of a run in it."""
 
     scenario: Scenario
-    capabilities: Capabilities
     dataset: Dataset
-    asked: Sequence[NDArray[np.int64]]
-    voters: Sequence[Voter]
-    votes: Sequence[NDArray[np.int64]]
-    before: Sequence[Sequence[Quality]]
-    after: Sequence[Sequence[Quality]]
-    baselines: Mapping[str, Baseline]
-    measured: Measurements
-    saturation: float | None
-    simulated: Simulated
-    ledger: Ledger
-    unlabelled_charges: Mapping[int, int]
+    walked: Walked
     booked: Mapping[str, Any] | None = None
 
+    @property
+    def simulated(self) -> Simulated:
+        """The world's."""
+        return self.walked.happened.simulated
 
-def write_votes(record: Record, voters: Sequence[Voter], votes: Sequence[NDArray[np.int64]]) -> None:
-    """Table `votes`: one row for each query and voter that was asked; nobody in the protocol sees these."""
-    columns: dict[str, list[int]] = {"querier": [], "query": [], "voter": [], "party": [], "vote": []}
-    for querier, one_hot in enumerate(votes):
-        for voter in voters:
-            if voter.party != querier:
-                for query, vote in enumerate(one_hot[voter.index].argmax(axis=1)):
-                    row = (querier, query, voter.index, voter.party, int(vote))
-                    for column, value in zip(columns.values(), row, strict=True):
-                        column.append(value)
-    record.write_table("votes", columns)
+    @property
+    def spent(self) -> Spent:
+        """The ledger's."""
+        return self.walked.happened.spent
 
-
-def read_votes(record: Record, planned: Sequence[int], voters: int, classes: int) -> list[NDArray[np.int64]]:
-    """The one-hot votes int64[V, n, C] of each querying party, from the table."""
-    table = record.read_table("votes").to_pydict()
-    votes = [np.zeros((voters, count, classes), np.int64) for count in planned]
-    for querier, query, voter, vote in zip(*(table[key] for key in ("querier", "query", "voter", "vote")), strict=True):
-        if query < planned[querier]:  # a later round's, where an earlier one is being gone through again
-            votes[querier][voter, query, vote] = 1
-    return votes
+    @property
+    def rows(self) -> Sequence[NDArray[np.int64]]:
+        """The samples of each querying party's queries."""
+        return self.walked.asked.rows
 
 
 def write_tables(record: Record, outcome: Outcome) -> None:
@@ -96,9 +70,9 @@ def summarise(record: Record, outcome: Outcome) -> dict[str, Any]:
         "record": str(record.folder),
         "seed": scenario.seed,
         "backend": scenario.protocol.backend,
-        "security": outcome.capabilities.security,
-        "argmax": outcome.capabilities.argmax,
-        "release": outcome.capabilities.release,
+        "security": outcome.walked.capabilities.security,
+        "argmax": outcome.walked.capabilities.argmax,
+        "release": outcome.walked.capabilities.release,
         "parties": scenario.parties.count,
         "voters": scenario.voters,
         "classes": outcome.dataset.classes,
@@ -112,8 +86,8 @@ def summarise(record: Record, outcome: Outcome) -> dict[str, Any]:
         "fairness": _fairness_terms(outcome.dataset),
         "names": {role: list(names) for role, names in outcome.dataset.names.items()},
         "retrainings": scenario.models.retrainings,
-        "classes_fallen": share_fallen(list(map(average, outcome.before)), list(map(average, outcome.after))),
-        "baselines": {name: _baseline(baseline) for name, baseline in outcome.baselines.items()},
+        "classes_fallen": share_fallen(list(map(average, outcome.walked.judged.before)), list(map(average, outcome.walked.judged.after))),
+        "baselines": {name: _baseline(baseline) for name, baseline in outcome.walked.judged.baselines.items()},
         "makespan_s": simulated.makespan_s,
         "bytes": sum(simulated.sent_bytes.values()),
         "busiest": _busiest(simulated),
@@ -134,18 +108,18 @@ def _querier(outcome: Outcome, querier: int) -> dict[str, Any]:
     rows = [row for row in outcome.simulated.queries if row.querier == querier]
     queries, labels = outcome.simulated.bought(querier)
     latencies_s = [row.labelled_s - row.submitted_s for row in rows if row.label >= 0]
-    true = outcome.dataset.y[outcome.asked[querier][queries]]
-    before, after = average(outcome.before[querier]), average(outcome.after[querier])
-    paired = zip(outcome.before[querier], outcome.after[querier], strict=True)
+    true = outcome.dataset.y[outcome.rows[querier][queries]]
+    before, after = average(outcome.walked.judged.before[querier]), average(outcome.walked.judged.after[querier])
+    paired = zip(outcome.walked.judged.before[querier], outcome.walked.judged.after[querier], strict=True)
     gains = [new.accuracy - old.accuracy for old, new in paired]
-    asked = [int(outcome.dataset.y[outcome.asked[querier][row.query]]) for row in rows]
+    asked = [int(outcome.dataset.y[outcome.rows[querier][row.query]]) for row in rows]
     messages = [message for message in outcome.simulated.log.messages if message.querier == querier]
     return {
         "querier": querier,
         "labels_bought": len(labels),
         "labels_wanted": outcome.scenario.queries.per_querier,
-        "charges": outcome.ledger.charged(querier),
-        "charges_without_label": outcome.unlabelled_charges.get(querier, 0),
+        "charges": outcome.spent.charges[querier],
+        "charges_without_label": outcome.spent.unlabelled[querier],
         "labels": [row.label for row in rows],
         "label_accuracy": float((labels == true).mean()) if len(labels) else None,
         "accuracy_before": before.accuracy,
@@ -160,7 +134,7 @@ def _querier(outcome: Outcome, querier: int) -> dict[str, Any]:
         "fairness_before": _fairness(before),
         "fairness_after": _fairness(after),
         "fairness_missing": _unfair(outcome.dataset, before, after),
-        "epsilon": outcome.ledger.epsilon(querier),
+        "epsilon": outcome.spent.epsilon[querier],
         "simulated_s": max((row.labelled_s for row in rows), default=0.0),
         "latency_median_s": median(latencies_s) if latencies_s else None,
         "latency_max_s": max(latencies_s, default=None),
@@ -208,7 +182,7 @@ def _numbers(values: Sequence[float]) -> list[float | None]:
 
 def _stopped(outcome: Outcome, querier: int, rows: Sequence[QueryRow]) -> str:
     """Why a querying party asked no further, and how many labels it has of those that it wanted."""
-    wanted, ledger = outcome.scenario.queries.per_querier, outcome.ledger
+    wanted = outcome.scenario.queries.per_querier
     bought = sum(row.label >= 0 for row in rows)
     lost = sum("no quorum" in row.why for row in rows)
     without = f"; {lost} stayed without a label for lack of a quorum" if lost else ""
@@ -216,36 +190,37 @@ def _stopped(outcome: Outcome, querier: int, rows: Sequence[QueryRow]) -> str:
     without += f"; {unanswered} stayed unanswered, below the threshold" if unanswered else ""
     reason = outcome.simulated.stopped.get(querier)
     if reason is None and len(rows) < wanted:
-        reason = str(ledger.refusal(querier))
+        reason = outcome.spent.refusal[querier]
     short = f"; it bought {bought} of {wanted} labels" if bought < wanted else ""
     return (reason or f"asked all {wanted} queries") + without + short
 
 
 def _execution(outcome: Outcome) -> dict[str, Any]:
     """How much real cryptography gave the transcripts, and whether it agreed with the reference."""
-    measured = outcome.measured
+    measured = outcome.walked.priced.measured
     agreement = measured.agreement + measured.earlier
-    voters = Counter(voter.party for voter in outcome.voters)
+    voters = Counter(voter.party for voter in outcome.walked.asked.voters)
     asked = {(row.querier, row.batch) for row in outcome.simulated.queries}
     return {
         "mode": outcome.scenario.protocol.execute,
-        "pairs": sum(len(outcome.voters) - voters[querier] for querier, _ in asked),
+        "pairs": sum(len(outcome.walked.asked.voters) - voters[querier] for querier, _ in asked),
         "pairs_executed": measured.agreement.pairs,
         "pairs_executed_earlier": measured.earlier.pairs,
         "strata": len(measured.samples),
         "strata_reused": measured.reused_strata,
         "votes_compared": agreement.votes,
-        "saturation": outcome.saturation,
+        "saturation": outcome.walked.saturation,
         "votes_disagreeing": agreement.disagreements,
         "disagreement_upper_bound_95": agreement.upper_bound(),
-        "exact": outcome.capabilities.exact,
+        "exact": outcome.walked.capabilities.exact,
         "spread": measured.spread(),
     }
 
 
 def _privacy(outcome: Outcome) -> dict[str, Any]:
-    privacy, ledger = outcome.scenario.privacy, outcome.ledger
-    mechanism = ledger.accountant.mechanism
+    privacy, spent = outcome.scenario.privacy, outcome.spent
+    accountant = accountant_of(outcome.scenario)
+    mechanism = accountant.mechanism
     published = Accountant(mechanism, privacy.delta)
     return {
         "mechanism": privacy.mechanism,
@@ -260,15 +235,15 @@ def _privacy(outcome: Outcome) -> dict[str, Any]:
         "unit": privacy.unit,
         "corrupted_parties": privacy.corrupted_parties,
         "analysis": privacy.analysis,
-        "releasable": privacy.noise == "real" and ledger.accountant.releasable,
+        "releasable": privacy.noise == "real" and accountant.releasable,
         "labels_affordable_data_independent": published.affordable(
             privacy.epsilon, outcome.scenario.queries.per_querier
         ),
-        "charges_without_label": sum(outcome.unlabelled_charges.values()),
-        "charges_cut_short": sum(ledger.torn().values()),
+        "charges_without_label": sum(spent.unlabelled),
+        "charges_cut_short": spent.torn,
         "book": None if outcome.booked is None else dict(outcome.booked),
-        "epsilon_if_queriers_collude": ledger.epsilon_coalition(),
-        "epsilon_of_most_exposed_party": ledger.epsilon_most_exposed(),
+        "epsilon_if_queriers_collude": spent.epsilon_coalition,
+        "epsilon_of_most_exposed_party": spent.epsilon_most_exposed,
     }
 
 
@@ -294,10 +269,10 @@ def _busiest(simulated: Simulated) -> dict[str, Any]:
 
 def _waiting(outcome: Outcome) -> dict[str, int]:
     """Votes that were declined or did not come, and the batches that waited for the latter."""
-    voters = Counter(voter.party for voter in outcome.voters)
+    voters = Counter(voter.party for voter in outcome.walked.asked.voters)
     rows = {(row.querier, row.batch): row for row in outcome.simulated.queries}
     counted = {key: len(row.counted) for key, row in rows.items()}
-    asked = {key: len(outcome.voters) - voters[key[0]] for key in counted}
+    asked = {key: len(outcome.walked.asked.voters) - voters[key[0]] for key in counted}
     missing = {key: asked[key] - rows[key].declined - counted[key] for key in counted}
     return {
         "batches": len(counted),
@@ -310,8 +285,8 @@ def _waiting(outcome: Outcome) -> dict[str, int]:
 
 def _epsilon_curve(outcome: Outcome) -> dict[str, list[float | None]]:
     """Data-independent epsilon against labels, for the figure: the pessimistic bound, and the analytic Gaussian."""
-    accountant = Accountant(outcome.ledger.accountant.mechanism, outcome.scenario.privacy.delta)
-    most = max(outcome.ledger.charged(querier) for querier in range(outcome.scenario.parties.queriers))
+    accountant = Accountant(mechanism_of(outcome.scenario), outcome.scenario.privacy.delta)
+    most = max(outcome.spent.charges)
     # More points where the curve bends most.
     labels = sorted({round(most * x**2) for x in np.linspace(0, 1, CURVE_POINTS)})
     return {
@@ -323,7 +298,7 @@ def _epsilon_curve(outcome: Outcome) -> dict[str, list[float | None]]:
 
 def _query_columns(outcome: Outcome) -> dict[str, list[Any]]:
     rows = outcome.simulated.queries
-    samples = [int(outcome.asked[row.querier][row.query]) for row in rows]
+    samples = [int(outcome.rows[row.querier][row.query]) for row in rows]
     return {
         "querier": [row.querier for row in rows],
         "query": [row.query for row in rows],
@@ -341,7 +316,7 @@ def _query_columns(outcome: Outcome) -> dict[str, list[Any]]:
 def _metric_columns(outcome: Outcome) -> dict[str, list[Any]]:
     """Long form: (querier, moment, metric, class, value); class is -1 for a metric over all classes."""
     rows: list[tuple[int, str, str, int, float]] = []
-    for moment, qualities in (("before", outcome.before), ("after", outcome.after)):
+    for moment, qualities in (("before", outcome.walked.judged.before), ("after", outcome.walked.judged.after)):
         for querier, by_seed in enumerate(qualities):
             found = average(by_seed)
             rows.append((querier, moment, "accuracy", -1, found.accuracy))

@@ -1,0 +1,52 @@
+"""The first stage: every party's data and models. Networks are kept on disk by the content that they came from."""
+
+from collections.abc import Sequence
+from dataclasses import dataclass, replace
+
+from capcsim.learning.datasets import load_dataset
+from capcsim.learning.ensemble import Bought, Ensemble, PartyModels
+from capcsim.scenario import Scenario
+from capcsim.study.means import Means, content_key
+
+
+@dataclass(frozen=True)
+class Trained:
+    """Parties with their models; `changed` are the voters that have others than in the round before."""
+
+    ensemble: Ensemble
+    models: PartyModels
+    key: str
+    changed: tuple[int, ...] = ()
+
+
+def deal_out(scenario: Scenario, means: Means) -> Ensemble:
+    """Read the data and deal them out; what must be said of the data is said. Raises ScenarioError."""
+    means.progress.stage("reading the data", 1)
+    ensemble = Ensemble.of(scenario, load_dataset(scenario.data))
+    for note in ensemble.dataset.notes:
+        means.progress.note(f"data: {note}")
+    return ensemble
+
+
+def train(ensemble: Ensemble, means: Means) -> Trained:
+    """Every shard's model, and each querying party's own model on all that it has."""
+    key = content_key(ensemble.keys(ensemble.tasks()))
+
+    def make() -> tuple[Trained, bool]:
+        trainer = means.trainer(ensemble.scenario.models)
+        return Trained(ensemble, ensemble.train(trainer), key), trainer.trained > 0
+
+    return replace(means.memory.value("trained", key, make), ensemble=ensemble)
+
+
+def adopt(trained: Trained, bought: Sequence[Bought], means: Means) -> Trained:
+    """The querying parties' models retrained on the labels so far."""
+    ensemble = trained.ensemble
+    key = content_key(trained.key, ensemble.keys([ensemble.retraining(q, bought[q], 0) for q in ensemble.queriers]))
+
+    def make() -> tuple[Trained, bool]:
+        trainer = means.trainer(ensemble.scenario.models)
+        models, changed = ensemble.adopt(trained.models, bought, trainer)
+        return Trained(ensemble, models, key, changed), trainer.trained > 0
+
+    return replace(means.memory.value("trained", key, make), ensemble=ensemble)

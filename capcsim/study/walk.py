@@ -1,0 +1,67 @@
+"""The one way through the stages: trained, then in each round asked, priced and simulated, and judged at the end."""
+
+from dataclasses import dataclass
+
+from capcsim.backend import Backend, Capabilities
+from capcsim.errors import InputError
+from capcsim import registry
+from capcsim.learning.ensemble import Bought, Ensemble, nothing_bought
+from capcsim.scenario import Scenario
+from capcsim.study.asked import Asked, ask, saturation
+from capcsim.study.books import Books
+from capcsim.study.judged import Judged, judge
+from capcsim.study.means import Means
+from capcsim.study.priced import Priced, price
+from capcsim.study.simulated import Happened, Round, Simulation, to_ask
+from capcsim.study.trained import Trained, adopt, train
+
+
+@dataclass(frozen=True)
+class Walked:
+    """The values of all stages, of the last round where there are several."""
+
+    trained: Trained
+    capabilities: Capabilities
+    asked: Asked
+    priced: Priced
+    happened: Happened
+    judged: Judged
+    saturation: float | None
+
+
+def walk(ensemble: Ensemble, backend: Backend, books: Books, means: Means) -> Walked:
+    """All stages of the ensemble's scenario; what was made before, in memory or on disk, is not made again."""
+    scenario, accountant = ensemble.scenario, books.ledger.accountant
+    trained = train(ensemble, means)
+    simulation = Simulation(scenario, books, backend, means)
+    bought: list[Bought] = [nothing_bought() for _ in ensemble.queriers]
+    asked: Asked | None = None
+    priced: Priced | None = None
+    rounds, count = scenario.queries.rounds, to_ask(scenario, accountant)
+    for round_ in range(rounds):
+        trained = adopt(trained, bought, means) if round_ else trained
+        until = -(-(round_ + 1) * count // rounds)
+        asked = ask(trained, backend, asked, bought, until, round_, means)
+        turns = simulation.turns(asked, trained.changed)
+        foreseen = simulation.foresee(turns)
+        before = priced
+        priced = books.priced(
+            ensemble,
+            asked,
+            round_,
+            lambda: price(ensemble, asked, before, foreseen, backend, accountant.mechanism, means),
+        )
+        happened = simulation.run(Round(asked, priced, turns))
+        bought = happened.bought(asked)
+    books.ledger.commit()
+    judged = judge(trained, bought, means)
+    clamped = saturation(ensemble, asked, backend)
+    return Walked(trained, backend.capabilities, asked, priced, happened, judged, clamped)
+
+
+def load_backend(scenario: Scenario) -> Backend:
+    """The scenario's backend; what is wrong with its options names their section."""
+    try:
+        return registry.load(scenario.protocol.backend, scenario.protocol.options)
+    except InputError as error:
+        raise InputError(f"protocol.options: {error}") from None
