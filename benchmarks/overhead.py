@@ -22,7 +22,7 @@ from capcsim.costs.transcripts import cpu_s, sent_bytes
 from capcsim.crypto.shares import uniform
 from capcsim.learning.models import build_model, usual_input_shape
 from capcsim.privacy.mechanisms import GNMax
-from capcsim.protocol import count_programs, submit_programs
+from capcsim.protocol.steps import count_programs, submit_programs
 from capcsim.twoparty.programs import run_local
 
 BACKENDS = ("plaintext", "crypten", "crypten:provider=third-party", "hybrid")

@@ -65,7 +65,7 @@ def parse_mechanism(
             raise InputError(f"--mechanism: give one of {', '.join(PARAMETERS)} for a file of votes")
         if given or group_size is not None:
             raise InputError("--mechanism: name it to give it parameters; without it a run's own is used")
-        from capcsim.protocol import mechanism_of
+        from capcsim.protocol.noise import mechanism_of
         from capcsim.scenario import parse_scenario
 
         return mechanism_of(parse_scenario(_record(votes).manifest["scenario"]))

@@ -115,7 +115,7 @@ def run(
         with Stages(err, quiet=as_json) as stages:
             stages.note(f"run's directory: {where}")
             stages.stage(LOADING)
-            from capcsim.run import run_scenario
+            from capcsim.study.run import run_scenario
 
             record = run_scenario(
                 wanted, where, measure=measure, workers=workers, engine=engine, adopt=adopt, progress=stages
@@ -264,7 +264,7 @@ def compare(
     with Stages(err, quiet=as_json) as stages:
         stages.note(f"comparing {backends} in {scenario}")
         stages.stage(LOADING)
-        from capcsim.compare import compare as compare_backends
+        from capcsim.study.compare import compare as compare_backends
         from capcsim.report.comparison import draw_comparison, table
 
         found = compare_backends(

@@ -17,13 +17,15 @@ def show_record(record: Any, as_json: bool) -> None:
     """A run's summary."""
     from capcsim.bookkeeping import told
     from capcsim.report.tables import summary
+    from capcsim.study.result import read_result
 
+    found = read_result(record)
     if as_json:
-        print_json(record.manifest["summary"])
+        print_json(found.model_dump(mode="json"))
         return
-    out.print(summary(record), highlight=False)
+    out.print(summary(found), highlight=False)
     out.print(f"Report: {record.folder / 'report.html'}", markup=False, highlight=False, soft_wrap=True)
-    book = told(record.manifest["summary"]["privacy"]["book"])
+    book = told(found.privacy.book)
     if book:
         out.print(book, highlight=False)
 

@@ -8,7 +8,7 @@ import os
 import signal
 from pathlib import Path
 
-from capcsim.run import run_scenario
+from capcsim.study.run import run_scenario
 from capcsim.scenario import load_scenario
 
 CONTEXT = multiprocessing.get_context("forkserver")

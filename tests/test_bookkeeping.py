@@ -20,7 +20,7 @@ from capcsim.privacy.book import Book
 from capcsim.privacy.mechanisms import GNMax
 from capcsim.record import Record
 from capcsim.report.tables import notes
-from capcsim.run import run_scenario
+from capcsim.study.run import run_scenario
 from capcsim.scenario import load_scenario
 from tests.killing import run_until_killed
 

@@ -336,7 +336,7 @@ def test_a_fault_of_ours_exits_with_1_and_shows_where(call: Call, monkeypatch: p
     def fails(*_: Any, **__: Any) -> None:
         raise ZeroDivisionError("a bug")
 
-    monkeypatch.setattr("capcsim.run.run_scenario", fails)
+    monkeypatch.setattr("capcsim.study.run.run_scenario", fails)
     code, _, errors = call("run", "smoke")
     assert code == 1
     assert "ZeroDivisionError: a bug" in errors

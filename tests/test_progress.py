@@ -12,7 +12,7 @@ from rich.console import Console
 
 from capcsim import progress
 from capcsim.progress import Stage, Stages, duration
-from capcsim.run import run_scenario
+from capcsim.study.run import run_scenario
 from capcsim.scenario import load_scenario
 
 

@@ -14,10 +14,10 @@ import pytest
 
 from capcsim.errors import RecordError
 from capcsim.journal import Journal, read_journal
-from capcsim.protocol import mechanism_of
+from capcsim.protocol.noise import mechanism_of
 from capcsim.record import Record
 from capcsim.report.tables import notes
-from capcsim.run import run_scenario
+from capcsim.study.run import run_scenario
 from capcsim.scenario import Scenario, load_scenario
 from tests.killing import run_until_killed
 
@@ -54,7 +54,7 @@ def test_the_same_seed_gives_the_same_labels_epsilon_and_times(smoke: Record, tm
 
 
 def test_two_workers_change_nothing(smoke: Record, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr("capcsim.run.Checkpoints", lambda: None)
+    monkeypatch.setattr("capcsim.study.means.Checkpoints", lambda: None)
     assert substance(run_scenario(load_scenario("smoke"), tmp_path / "two", workers=2)) == substance(smoke)
 
 
@@ -211,7 +211,7 @@ def test_a_second_run_trains_nothing(smoke: Record, tmp_path: Path, monkeypatch:
 
 def test_a_run_on_measured_transcripts_loads_no_compiled_cryptography(smoke: Record, tmp_path: Path) -> None:
     code = (
-        "import sys; from pathlib import Path; from capcsim.run import run_scenario;"
+        "import sys; from pathlib import Path; from capcsim.study.run import run_scenario;"
         "from capcsim.scenario import load_scenario; run_scenario(load_scenario('smoke'), Path(sys.argv[1]));"
         "print([name for name in ('aes', 'garbling', 'transpose') if f'capcsim.crypto.{name}' in sys.modules])"
     )
@@ -287,7 +287,7 @@ def test_a_run_is_not_resumed_on_other_data(tmp_path: Path) -> None:
 def test_a_run_is_not_resumed_with_other_versions(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     folder = tmp_path / "killed"
     assert run_until_killed(folder, 9) == -signal.SIGKILL
-    monkeypatch.setattr("capcsim.run.versions", lambda: {"numpy": "1.0"})
+    monkeypatch.setattr("capcsim.study.run.versions", lambda: {"numpy": "1.0"})
     with pytest.raises(RecordError, match=r"another versions \(it differs in .*numpy"):
         run_scenario(load_scenario("smoke"), folder)
 

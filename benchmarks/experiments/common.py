@@ -33,7 +33,8 @@ from capcsim.learning.ensemble import Bought, Ensemble, nothing_bought
 from capcsim.learning.metrics import Quality
 from capcsim.learning.models import Model
 from capcsim.learning.parallel import run_all
-from capcsim.learning.training import TrainingTask, train_all
+from capcsim.learning.tasks import TrainingTask
+from capcsim.learning.training import train_all
 from capcsim.privacy.accountant import ANALYSES, Analysis
 from capcsim.privacy.mechanisms import Event, GNMax, NoiseKind
 from capcsim.privacy.noise import simulated_noise

@@ -20,7 +20,8 @@ from capcsim.costs.cache import host, versions
 from capcsim.learning.checkpoints import Checkpoints
 from capcsim.learning.datasets import load_dataset
 from capcsim.learning.models import build_model
-from capcsim.learning.training import TrainingTask, train_all
+from capcsim.learning.tasks import TrainingTask
+from capcsim.learning.training import train_all
 from capcsim.scenario import Data, Models
 
 TURNS = 10

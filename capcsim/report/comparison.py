@@ -16,7 +16,7 @@ from rich.text import Text
 
 from capcsim.report.figures import STYLE, save
 from capcsim.report.layout import new_table
-from capcsim.report.tables import as_run, fraction, seconds, size
+from capcsim.report.tables import fraction, ran, seconds, size
 
 Row = dict[str, Any]
 Lines: TypeAlias = Iterator[tuple[str, list[str]]]
@@ -31,7 +31,7 @@ STEPS = ("infer", "argmax", "release")
 
 def table(found: Row) -> RenderableType:
     """A column for each backend: security, costs of one pair and one release, the whole run, what came out of it."""
-    shown = new_table(escape(f"{found['scenario']}, batch {found['batch']}\n{as_run(found)}"))
+    shown = new_table(escape(f"{found['scenario']}, batch {found['batch']}\n{_as_run(found)}"))
     shown.add_column("", no_wrap=True)
     for row in found["backends"]:
         shown.add_column(escape(row["name"]), justify="right", no_wrap=False)
@@ -68,7 +68,7 @@ def comparison(found: Row) -> Figure:
         bold = "   (bold: the fastest of those that protect anybody)" if _contested(found) else ""
         axes.set_xlabel(f"median time from query to label, simulated, logarithmic{bold}")
         title = fill(f"{found['scenario']}, {found['batch']} queries at a time", TITLE_WIDTH)
-        axes.set_title(f"{title}\n{as_run(found)}", fontsize=11)
+        axes.set_title(f"{title}\n{_as_run(found)}", fontsize=11)
         axes.grid(axis="x", alpha=0.3)
         for between in range(1, len(networks)):
             axes.axhline(between - 0.5, color=UNPROTECTED, linewidth=0.5, alpha=0.5)
@@ -198,3 +198,8 @@ def _notes(found: Row) -> list[str]:
 
 def _leaks(row: Row) -> str:
     return "; ".join(f"the {role} learns {what}" for role, what in row["leaks"].items()) or "nothing is said"
+
+
+def _as_run(found: Mapping[str, Any]) -> str:
+    """What ran, whatever the title says."""
+    return ran(*(found[key] for key in ("parties", "voters", "queriers", "data", "seed")))

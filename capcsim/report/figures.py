@@ -1,6 +1,6 @@
 """The figures of a run, as PNG files."""
 
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from pathlib import Path
 from typing import Any
 
@@ -11,6 +11,7 @@ from matplotlib.figure import Figure
 
 from capcsim.files import make_folder, replacing
 from capcsim.record import Record
+from capcsim.study.result import Curve, PerClass, read_result
 
 STYLE: Any = {
     "axes.spines.top": False,
@@ -58,20 +59,20 @@ def save(figure: Figure, path: Path) -> None:
 
 def accuracy(record: Record) -> Figure:
     """Accuracy of each querying party before and after, and of the labels that it bought."""
-    rows = record.manifest["summary"]["queriers"]
+    rows = read_result(record).queriers
     figure, axes = _figure(8, 1.6 + 0.5 * len(rows))
     places = np.arange(len(rows))
-    before = np.array([row["accuracy_before"] for row in rows])
-    after = np.array([row["accuracy_after"] for row in rows])
+    before = np.array([row.accuracy_before for row in rows])
+    after = np.array([row.accuracy_after for row in rows])
     axes.hlines(places, before, after, color=MUTED, linewidth=3, zorder=1)
     axes.scatter(before, places, s=70, color=MUTED, label="before", zorder=2)
     axes.scatter(after, places, s=70, color=STRONG, label="after", zorder=3)
-    right = np.array([np.nan if row["label_accuracy"] is None else row["label_accuracy"] for row in rows])
+    right = np.array([np.nan if row.label_accuracy is None else row.label_accuracy for row in rows])
     axes.scatter(right, places, marker="|", s=180, color=ACCENT, label="bought labels", zorder=4)
     for place, gain in zip(places, after - before, strict=True):
         middle = (before[place] + after[place]) / 2
         axes.annotate(f"{gain:+.3f}", (middle, place), xytext=(0, 7), textcoords="offset points", ha="center")
-    axes.set_yticks(places, [f"party {row['querier']}" for row in rows])
+    axes.set_yticks(places, [f"party {row.querier}" for row in rows])
     axes.set_ylim(len(rows) - 0.4, -0.6)
     axes.set_xlabel("accuracy on the evaluation set")
     axes.set_title("Accuracy before and after collaboration")
@@ -82,14 +83,17 @@ def accuracy(record: Record) -> Figure:
 
 def classes(record: Record) -> Figure:
     """Each class's accuracy before and after, and how often it was asked about: means over the querying parties."""
-    rows = record.manifest["summary"]["queriers"]
-    means = {key: _mean_by_class(rows, key) for key in ("class_accuracy_before", "class_accuracy_after")}
-    asked = np.mean([row["queries_per_class"] for row in rows], axis=0)
+    rows = read_result(record).queriers
+    means = [
+        _mean_by_class([row.class_accuracy_before for row in rows]),
+        _mean_by_class([row.class_accuracy_after for row in rows]),
+    ]
+    asked = np.mean([row.queries_per_class for row in rows], axis=0)
     figure = Figure(figsize=(8, 5), layout="constrained")
     above, below = figure.subplots(2, 1, sharex=True, height_ratios=(2, 1))
     places = np.arange(len(asked))
     for shift, (label, colour), values in zip(
-        (-0.2, 0.2), (("before", MUTED), ("after", STRONG)), means.values(), strict=True
+        (-0.2, 0.2), (("before", MUTED), ("after", STRONG)), means, strict=True
     ):
         above.bar(places + shift, values, 0.4, color=colour, label=label)
     below.bar(places, asked, 0.4, color=OTHER)
@@ -106,22 +110,22 @@ def classes(record: Record) -> Figure:
 
 def epsilon(record: Record) -> Figure:
     """Epsilon spent against labels bought."""
-    curve, summary = record.manifest["epsilon_curve"], record.manifest["summary"]
+    curve, found = Curve.model_validate(record.manifest["epsilon_curve"]), read_result(record)
     figure, axes = _figure(8, 4.2)
-    axes.plot(curve["labels"], curve["epsilon"], color=STRONG, label="discrete noise, data-independent")
-    if None not in curve["analytic"]:
-        axes.plot(curve["labels"], curve["analytic"], "--", color=MUTED, label="analytic Gaussian, continuous noise")
-    privacy = summary["privacy"]
-    budget = privacy["epsilon_budget"]
+    axes.plot(curve.labels, curve.epsilon, color=STRONG, label="discrete noise, data-independent")
+    if None not in curve.analytic:
+        axes.plot(curve.labels, curve.analytic, "--", color=MUTED, label="analytic Gaussian, continuous noise")
+    privacy = found.privacy
+    budget = privacy.epsilon_budget
     axes.axhline(budget, color=ACCENT, linewidth=1, label=f"budget {budget:g}")
-    charged, spent = ([row[key] for row in summary["queriers"]] for key in ("charges", "epsilon"))
-    paper = "" if privacy["analysis"] == "data-independent" else ", by Theorem 6 (not releasable)"
+    charged, spent = [row.charges for row in found.queriers], [row.epsilon for row in found.queriers]
+    paper = "" if privacy.analysis == "data-independent" else ", by Theorem 6 (not releasable)"
     axes.scatter(charged, spent, color=STRONG, zorder=3, label=f"spent by the querying parties{paper}")
-    lost = [row for row in summary["queriers"] if row["charges_without_label"]]
+    lost = [row for row in found.queriers if row.charges_without_label]
     if lost:
-        ends = [[row["charges"] - row["charges_without_label"], row["charges"]] for row in lost]
+        ends = [[row.charges - row.charges_without_label, row.charges] for row in lost]
         for (left, right), row in zip(ends, lost, strict=True):
-            axes.hlines(row["epsilon"], left, right, color=ACCENT, linewidth=2, zorder=2)
+            axes.hlines(row.epsilon, left, right, color=ACCENT, linewidth=2, zorder=2)
         axes.plot([], [], color=ACCENT, linewidth=2, label="charged by an interrupted run, no label bought")
     axes.set_xlabel("labels charged to one account")
     axes.set_ylabel(f"epsilon at delta = {privacy['delta']:g}")
@@ -197,10 +201,9 @@ STEP_NAMES = {
 }
 
 
-def _mean_by_class(rows: list[dict[str, Any]], key: str) -> list[float]:
+def _mean_by_class(rows: Sequence[PerClass]) -> list[float]:
     """The mean over the querying parties that have samples of a class; NaN, which draws nothing, where none has."""
-    columns = zip(*(row[key] for row in rows), strict=True)
-    there = [[value for value in column if value is not None] for column in columns]
+    there = [[value for value in column if value is not None] for column in zip(*rows, strict=True)]
     return [float(np.mean(values)) if values else float("nan") for values in there]
 
 

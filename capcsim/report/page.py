@@ -8,6 +8,7 @@ import jinja2
 from capcsim.files import replacing
 from capcsim.record import Record
 from capcsim.report.tables import as_run, bought, facts, fraction, seconds, size
+from capcsim.study.result import read_result
 
 CAPTIONS = {
     "accuracy": "Each querying party's model on samples that nobody trained on, before it asked and after it"
@@ -33,11 +34,12 @@ def write_page(record: Record, figures: list[Path]) -> Path:
         lstrip_blocks=True,
     )
     environment.filters.update(bought=bought, seconds=seconds, size=size, fraction=fraction)
+    found = read_result(record)
     html = environment.get_template("report.html").render(
-        summary=record.manifest["summary"],
+        summary=found,
         manifest=record.manifest,
-        as_run=as_run(record.manifest["summary"]),
-        facts=facts(record.manifest["summary"]),
+        as_run=as_run(found),
+        facts=facts(found),
         figures=[(path.stem, CAPTIONS[path.stem], base64.b64encode(path.read_bytes()).decode()) for path in figures],
     )
     path = record.folder / "report.html"

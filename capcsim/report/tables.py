@@ -1,62 +1,58 @@
 """The summary on the terminal."""
 
-from typing import Any
-
 from rich.console import Group, RenderableType
 from rich.markup import escape
 from rich.text import Text
 
-from capcsim.record import Record
 from capcsim.report.layout import new_table
+from capcsim.study.result import Compared, Execution, Gaps, PrivacySpent, Querier, Result
 
-Row = dict[str, Any]
 UNITS = {"party": "parties", "record": "records"}
 
 
-def summary(record: Record) -> RenderableType:
+def summary(found: Result) -> RenderableType:
     """One row for each querying party, and under it what the figures rest on."""
-    found: Row = record.manifest["summary"]
-    table = new_table(f"{escape(found['title'])}\n{escape(as_run(found))}")
+    table = new_table(f"{escape(found.title)}\n{escape(as_run(found))}")
     table.add_column("querier", no_wrap=True)
     for column in ("labels", "label acc", "before", "after", "epsilon", "latency", "simulated", "bytes"):
         table.add_column(column, justify="right")
-    for row in found["queriers"]:
-        table.add_row(f"party {row['querier']}", *_cells(row))
-    mean = found["mean"]
-    accuracies = [fraction(mean[key]) for key in ("label_accuracy", "accuracy_before", "accuracy_after")]
+    for row in found.queriers:
+        table.add_row(f"party {row.querier}", *_cells(row))
+    mean = found.mean
+    accuracies = [fraction(each) for each in (mean.label_accuracy, mean.accuracy_before, mean.accuracy_after)]
     table.add_section()
-    last = ("", "", seconds(found["makespan_s"]), size(found["bytes"]))
+    last = ("", "", seconds(found.makespan_s), size(found.bytes))
     table.add_row("all", "", *accuracies, *last, style="bold")
-    return Group(table, *(Text(line) for line in notes(record)))
+    return Group(table, *(Text(line) for line in notes(found)))
 
 
-def as_run(found: Row) -> str:
+def as_run(found: Result) -> str:
     """What ran, whatever the title says."""
-    queriers, models = found["queriers"], found["voters"]
-    asking = queriers if isinstance(queriers, int) else len(queriers)
-    parties = f"{found['parties']} parties"
-    if models != found["parties"]:
-        parties += f" with {models} models"
-    return f"{parties}, {asking} of which ask{'s' * (asking == 1)}; data: {found['data']}; seed {found['seed']}"
+    return ran(found.parties, found.voters, len(found.queriers), found.data, found.seed)
 
 
-def notes(record: Record) -> list[str]:
+def ran(parties: int, voters: int, asking: int, data: str, seed: int) -> str:
+    """So many parties with so many models, of which some ask, on which data."""
+    models = f" with {voters} models" if voters != parties else ""
+    return f"{parties} parties{models}, {asking} of which ask{'s' * (asking == 1)}; data: {data}; seed {seed}"
+
+
+def notes(found: Result) -> list[str]:
     """What a reader must know to believe the table, a sentence a line."""
-    found: Row = record.manifest["summary"]
-    return [*facts(found), *found["warnings"]]
+    return [*facts(found), *found.warnings]
 
 
-def facts(found: Row) -> list[str]:
+def facts(found: Result) -> list[str]:
     """What the figures rest on, a sentence a line."""
-    privacy = found["privacy"]
-    paper = [_analysis(privacy)] if privacy["analysis"] != "data-independent" else []
-    lines = [_security(found), _noise(privacy), *paper, _execution(found["execution"]), _bottleneck(found)]
-    if found["cost"]["price"]:
-        lines.append(f"At the scenario's prices: {found['cost']['price']:.3g} {found['cost']['currency']}.")
+    privacy = found.privacy
+    paper = [_analysis(privacy)] if privacy.analysis != "data-independent" else []
+    lines = [_security(found), _noise(privacy), *paper, _execution(found.execution), _bottleneck(found)]
+    if found.cost.price:
+        lines.append(f"At the scenario's prices: {found.cost.price:.3g} {found.cost.currency}.")
     lines += _unlabelled(found)
     reasons: dict[str, list[str]] = {}
-    for row in found["queriers"]:
-        reasons.setdefault(row["stopped"], []).append(str(row["querier"]))
+    for row in found.queriers:
+        reasons.setdefault(row.stopped, []).append(str(row.querier))
     lines += [f"Party {', '.join(parties)}: {reason}." for reason, parties in reasons.items()]
     return lines + _learning(found)
 
@@ -84,56 +80,56 @@ def fraction(value: float | None) -> str:
     return "-" if value is None else f"{value:.3f}"
 
 
-def bought(row: Row) -> str:
+def bought(row: Querier) -> str:
     """A querying party's labels, how many it wanted where it got fewer, and what was charged without a label."""
-    wanted = f" of {row['labels_wanted']}" if row["labels_bought"] < row["labels_wanted"] else ""
-    lost = f" (+{row['charges_without_label']} charged)" if row["charges_without_label"] else ""
-    return f"{row['labels_bought']}{wanted}{lost}"
+    wanted = f" of {row.labels_wanted}" if row.labels_bought < row.labels_wanted else ""
+    lost = f" (+{row.charges_without_label} charged)" if row.charges_without_label else ""
+    return f"{row.labels_bought}{wanted}{lost}"
 
 
-def _cells(row: Row) -> list[str]:
-    accuracies = [fraction(row[key]) for key in ("label_accuracy", "accuracy_before", "accuracy_after")]
-    latency = "-" if row["latency_median_s"] is None else seconds(row["latency_median_s"])
-    costs = (f"{row['epsilon']:.3f}", latency, seconds(row["simulated_s"]), size(row["bytes"]))
+def _cells(row: Querier) -> list[str]:
+    accuracies = [fraction(each) for each in (row.label_accuracy, row.accuracy_before, row.accuracy_after)]
+    latency = "-" if row.latency_median_s is None else seconds(row.latency_median_s)
+    costs = (f"{row.epsilon:.3f}", latency, seconds(row.simulated_s), size(row.bytes))
     return [bought(row), *accuracies, *costs]
 
 
-def _security(found: Row) -> str:
-    steps = f"argmax: {found['argmax']}; release: {found['release']}"
-    return f"Backend {found['backend']}, security: {found['security']}; {steps}."
+def _security(found: Result) -> str:
+    steps = f"argmax: {found.argmax}; release: {found.release}"
+    return f"Backend {found.backend}, security: {found.security}; {steps}."
 
 
-def _noise(privacy: Row) -> str:
-    kind = "Laplace noise, scale" if privacy["mechanism"] == "lnmax" else "Gaussian noise, sigma"
+def _noise(privacy: PrivacySpent) -> str:
+    kind = "Laplace noise, scale" if privacy.mechanism == "lnmax" else "Gaussian noise, sigma"
     test = ""
-    if privacy["threshold"] is not None:
-        test = f" (an answer needs {privacy['threshold']} votes, with noise {privacy['threshold_noise_votes']:g})"
-    warning = " SEEDED FOR SIMULATION: IT PROTECTS NOBODY." if privacy["noise"] != "real" else ""
-    unit = f"a {privacy['unit']}"
-    if privacy["corrupted_parties"] > 1:
-        unit = f"{privacy['corrupted_parties']} {UNITS[privacy['unit']]} together"
+    if privacy.threshold is not None:
+        test = f" (an answer needs {privacy.threshold} votes, with noise {privacy.threshold_noise_votes:g})"
+    warning = " SEEDED FOR SIMULATION: IT PROTECTS NOBODY." if privacy.noise != "real" else ""
+    unit = f"a {privacy.unit}"
+    if privacy.corrupted_parties > 1:
+        unit = f"{privacy.corrupted_parties} {UNITS[privacy.unit]} together"
     return (
-        f"Discrete {kind} {privacy['noise_votes']:g}{test};{warning} epsilon protects {unit} of the answering"
-        f" parties ({privacy['analysis']}, delta {privacy['delta']:g}, budget {privacy['epsilon_budget']:g} per"
-        f" {privacy['budget_scope']}); if all queriers pooled their labels it would be"
-        f" {privacy['epsilon_if_queriers_collude']:.3f}, and {privacy['epsilon_of_most_exposed_party']:.3f} for the"
+        f"Discrete {kind} {privacy.noise_votes:g}{test};{warning} epsilon protects {unit} of the answering"
+        f" parties ({privacy.analysis}, delta {privacy.delta:g}, budget {privacy.epsilon_budget:g} per"
+        f" {privacy.budget_scope}); if all queriers pooled their labels it would be"
+        f" {privacy.epsilon_if_queriers_collude:.3f}, and {privacy.epsilon_of_most_exposed_party:.3f} for the"
         " answering party whose votes were counted most."
     )
 
 
-def _unlabelled(found: Row) -> list[str]:
+def _unlabelled(found: Result) -> list[str]:
     """What an interrupted run had charged and could not use."""
-    privacy, lines = found["privacy"], []
-    if privacy["charges_without_label"]:
+    privacy, lines = found.privacy, []
+    if privacy.charges_without_label:
         whose = ", ".join(
-            f"party {row['querier']}: {row['charges_without_label']}"
-            for row in found["queriers"]
-            if row["charges_without_label"]
+            f"party {row.querier}: {row.charges_without_label}"
+            for row in found.queriers
+            if row.charges_without_label
         )
-        number = privacy["charges_without_label"]
+        number = privacy.charges_without_label
         lines.append(f"{number} charge{'s' * (number > 1)} of an interrupted run bought no label ({whose}).")
-    if privacy["charges_cut_short"]:
-        number = privacy["charges_cut_short"]
+    if privacy.charges_cut_short:
+        number = privacy.charges_cut_short
         lines.append(
             f"{number} line{'s' * (number > 1)} of the ledger {'were' if number > 1 else 'was'} cut short: a charge to"
             " every account, since it may have been any's."
@@ -141,61 +137,61 @@ def _unlabelled(found: Row) -> list[str]:
     return lines
 
 
-def _analysis(privacy: Row) -> str:
+def _analysis(privacy: PrivacySpent) -> str:
     """What a data-dependent budget means, and what the other would buy."""
     return (
         "The budget was judged by the paper's analysis: its epsilon depends on private votes, bounds one direction, and"
         " is NOT RELEASABLE. By the data-independent one the same budget pays for"
-        f" {privacy['labels_affordable_data_independent']} labels an account."
+        f" {privacy.labels_affordable_data_independent} labels an account."
     )
 
 
-def _execution(execution: Row) -> str:
-    now, earlier = execution["pairs_executed"], execution["pairs_executed_earlier"]
+def _execution(execution: Execution) -> str:
+    now, earlier = execution.pairs_executed, execution.pairs_executed_earlier
     when = f" ({now} now, {earlier} in earlier runs)" if earlier else ""
-    text = f"Costs were measured on {now + earlier} pairs run for real{when}; the run has {execution['pairs']} pairs"
-    if not execution["votes_compared"]:
+    text = f"Costs were measured on {now + earlier} pairs run for real{when}; the run has {execution.pairs} pairs"
+    if not execution.votes_compared:
         return text + "."
-    text += f"; {execution['votes_disagreeing']} of {execution['votes_compared']} votes differ from the reference"
-    if not execution["exact"]:
-        text += f" (95 % upper bound {execution['disagreement_upper_bound_95']:.2g})"
+    text += f"; {execution.votes_disagreeing} of {execution.votes_compared} votes differ from the reference"
+    if not execution.exact:
+        text += f" (95 % upper bound {execution.disagreement_upper_bound_95:.2g})"
     return text + "."
 
 
-def _learning(found: Row) -> list[str]:
+def _learning(found: Result) -> list[str]:
     """What the accuracies are means of, and what they compare with."""
-    lines = list(found.get("data_notes") or filter(None, [found["data_note"]]))
-    if found["retrainings"] > 1:
-        spread = ", ".join(f"{row['gain']:+.3f} +- {row['gain_deviation']:.3f}" for row in found["queriers"])
-        lines.append(f"Accuracies are means over {found['retrainings']} seeds of training; gains: {spread}.")
-    lines.append(f"{100 * found['classes_fallen']:.3g} % of the querying parties' class accuracies fell.")
+    lines = list(found.data_notes)
+    if found.retrainings > 1:
+        spread = ", ".join(f"{row.gain:+.3f} +- {row.gain_deviation:.3f}" for row in found.queriers)
+        lines.append(f"Accuracies are means over {found.retrainings} seeds of training; gains: {spread}.")
+    lines.append(f"{100 * found.classes_fallen:.3g} % of the querying parties' class accuracies fell.")
     lines += _fairness(found)
-    for role, names in found["names"].items():
+    for role, names in found.names.items():
         shown = (f"{number} is {_as_written(name)}" for number, name in enumerate(names))
         lines.append(f"{role.capitalize()}: {', '.join(shown)}.")
-    for name, baseline in found["baselines"].items():
-        lines.append(f"Baseline {name}: {_baseline(baseline, found['bytes'])}.")
+    for name, baseline in found.baselines.items():
+        lines.append(f"Baseline {name}: {_baseline(baseline, found.bytes)}.")
     return lines
 
 
-def _fairness(found: Row) -> list[str]:
+def _fairness(found: Result) -> list[str]:
     """The gaps between the groups, or why there are none, where the data have such groups."""
     lines = []
-    for row in found["queriers"]:
-        old, new = row["fairness_before"], row["fairness_after"]
+    for row in found.queriers:
+        old, new = row.fairness_before, row.fairness_after
         if old and new:
             gaps = [
-                f"{name.replace('_', ' ')} {old[name]:.3f} before, {new[name]:.3f} after"
-                for name in ("equal_opportunity", "equalized_odds")
+                f"{name.replace('_', ' ')} {getattr(old, name):.3f} before, {getattr(new, name):.3f} after"
+                for name in Gaps.model_fields
             ]
-            lines.append(f"Party {row['querier']}, gaps between the protected groups: {'; '.join(gaps)}.")
-        elif "protected" in found["names"] and row.get("fairness_missing"):
-            lines.append(f"Party {row['querier']}, gaps between the protected groups: none, {row['fairness_missing']}.")
-    terms = found.get("fairness")
+            lines.append(f"Party {row.querier}, gaps between the protected groups: {'; '.join(gaps)}.")
+        elif "protected" in found.names and row.fairness_missing:
+            lines.append(f"Party {row.querier}, gaps between the protected groups: none, {row.fairness_missing}.")
+    terms = found.fairness
     if lines and terms:
-        name = _as_written(terms["positive_name"])
+        name = _as_written(terms.positive_name)
         lines.append(
-            f"Equal opportunity looks at samples of class {terms['positive']}, which is {name} and counts as positive;"
+            f"Equal opportunity looks at samples of class {terms.positive}, which is {name} and counts as positive;"
             " equalized odds at both classes."
         )
     return lines
@@ -206,26 +202,26 @@ def _as_written(name: str) -> str:
     return name if name == " ".join(name.split()) and name.isprintable() and name else repr(name)
 
 
-def _baseline(baseline: Row, sent_bytes: int) -> str:
-    if baseline["accuracy"] is None:
-        return str(baseline["note"])
+def _baseline(baseline: Compared, sent_bytes: int) -> str:
+    if baseline.accuracy is None:
+        return str(baseline.note)
     traffic = ""
-    if baseline["bytes"] is not None:
-        traffic = f", {size(baseline['bytes'])} sent (this run: {size(sent_bytes)})"
-    return f"accuracy {baseline['accuracy']:.3f}, balanced {baseline['balanced']:.3f}{traffic}; {baseline['note']}"
+    if baseline.bytes is not None:
+        traffic = f", {size(baseline.bytes)} sent (this run: {size(sent_bytes)})"
+    return f"accuracy {baseline.accuracy:.3f}, balanced {baseline.balanced:.3f}{traffic}; {baseline.note}"
 
 
-def _bottleneck(found: Row) -> str:
-    busiest, waiting = found["busiest"], found["waiting"]
+def _bottleneck(found: Result) -> str:
+    busiest, waiting = found.busiest, found.waiting
     text = (
-        f"Busiest core: {busiest['core']} ({100 * busiest['core_utilisation']:.2g} %);"
-        f" busiest link: {busiest['link']} ({100 * busiest['link_utilisation']:.2g} %)."
+        f"Busiest core: {busiest.core} ({100 * busiest.core_utilisation:.2g} %);"
+        f" busiest link: {busiest.link} ({100 * busiest.link_utilisation:.2g} %)."
     )
-    if waiting["votes_missing"]:
+    if waiting.votes_missing:
         text += (
-            f" {waiting['batches_incomplete']} of {waiting['batches']} batches waited for the deadline;"
-            f" {waiting['votes_missing']} of {waiting['votes_asked']} votes did not come in time."
+            f" {waiting.batches_incomplete} of {waiting.batches} batches waited for the deadline;"
+            f" {waiting.votes_missing} of {waiting.votes_asked} votes did not come in time."
         )
-    if waiting["votes_declined"]:
-        text += f" {waiting['votes_declined']} of {waiting['votes_asked']} votes were declined."
+    if waiting.votes_declined:
+        text += f" {waiting.votes_declined} of {waiting.votes_asked} votes were declined."
     return text

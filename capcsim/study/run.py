@@ -18,7 +18,8 @@ from capcsim.record import Record
 from capcsim.scenario import Scenario
 from capcsim.study.books import Books, open_books
 from capcsim.study.means import Means, Progress, Silent
-from capcsim.study.results import Outcome, summarise, write_tables
+from capcsim.study.summing_up import epsilon_curve, result_of
+from capcsim.study.tables import write_tables
 from capcsim.study.trained import deal_out
 from capcsim.study.walk import load_backend, walk
 
@@ -58,10 +59,20 @@ def run_scenario(
         with open_books(scenario, folder, record=record, earlier=earlier, witness=witness) as books:
             _tell_resumed(books, means.progress)
             walked = walk(ensemble, backend, books, means)
-        outcome = Outcome(scenario, ensemble.dataset, walked, booked.total() if booked else None)
         means.progress.stage("summing up", 1)
-        write_tables(record, outcome)
-        record.finish(summarise(record, outcome))
+        told = result_of(walked, str(folder), means.memory.stages(), booked.total() if booked else None)
+        write_tables(record, walked)
+        record.finish(
+            {
+                "summary": told.model_dump(mode="json"),
+                "utilisation": {
+                    "cores": walked.simulated.core_utilisation,
+                    "links": walked.simulated.link_utilisation,
+                },
+                "sent_bytes": walked.simulated.sent_bytes,
+                "epsilon_curve": epsilon_curve(walked).model_dump(mode="json"),
+            }
+        )
     return record
 
 

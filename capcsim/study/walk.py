@@ -2,13 +2,15 @@
 
 from dataclasses import dataclass
 
+from capcsim import registry
 from capcsim.backend import Backend, Capabilities
 from capcsim.errors import InputError
-from capcsim import registry
 from capcsim.learning.ensemble import Bought, Ensemble, nothing_bought
+from capcsim.learning.samples import Dataset
 from capcsim.scenario import Scenario
+from capcsim.simulation.world import Simulated
 from capcsim.study.asked import Asked, ask, saturation
-from capcsim.study.books import Books
+from capcsim.study.books import Books, Spent
 from capcsim.study.judged import Judged, judge
 from capcsim.study.means import Means
 from capcsim.study.priced import Priced, price
@@ -27,6 +29,26 @@ class Walked:
     happened: Happened
     judged: Judged
     saturation: float | None
+
+    @property
+    def scenario(self) -> Scenario:
+        """What was asked for."""
+        return self.trained.ensemble.scenario
+
+    @property
+    def dataset(self) -> Dataset:
+        """What the parties' samples are from."""
+        return self.trained.ensemble.dataset
+
+    @property
+    def simulated(self) -> Simulated:
+        """What the world tells."""
+        return self.happened.simulated
+
+    @property
+    def spent(self) -> Spent:
+        """What the ledger tells."""
+        return self.happened.spent
 
 
 def walk(ensemble: Ensemble, backend: Backend, books: Books, means: Means) -> Walked:

@@ -15,7 +15,7 @@ from capcsim.costs.measured import Agreement, MeasuredCosts, Measurements, Strat
 from capcsim.crypto.shares import reconstruct
 from capcsim.errors import CapcsimWarning, ConformanceError
 from capcsim.privacy.mechanisms import GNMax
-from capcsim.protocol import Voter, share_votes
+from capcsim.protocol.steps import Voter, share_votes
 from capcsim.seeds import Seeds
 from capcsim_plaintext import PlaintextBackend
 

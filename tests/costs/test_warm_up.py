@@ -15,7 +15,7 @@ from capcsim.costs.measured import Measurements, Stratum, pair_group
 from capcsim.costs.profile import profile
 from capcsim.costs.transcripts import cpu_s
 from capcsim.privacy.mechanisms import GNMax
-from capcsim.protocol import Voter, share_votes
+from capcsim.protocol.steps import Voter, share_votes
 from capcsim.seeds import Seeds
 from capcsim_plaintext import PlaintextBackend
 

@@ -20,8 +20,8 @@ from capcsim.learning.samples import Dataset
 from capcsim.privacy.accountant import Accountant
 from capcsim.privacy.ledger import BudgetScope, Ledger
 from capcsim.privacy.mechanisms import GNMax
-from capcsim.protocol import Voter
-from capcsim.results import Outcome
+from capcsim.protocol.steps import Voter
+from capcsim.study.results import Outcome
 from capcsim.scenario import Scenario
 from capcsim.simulation.replay import Log, MessageRow
 from capcsim.simulation.world import UNANSWERED, QueryRow, Simulated

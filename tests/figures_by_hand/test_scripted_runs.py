@@ -18,7 +18,7 @@ import torch
 
 from capcsim.choices import Choice, parse_networks
 from capcsim.cli import main
-from capcsim.compare import _results, _times, compare
+from capcsim.study.compare import _results, _times, compare
 from capcsim.costs.profile import profile
 from capcsim.privacy.accountant import Accountant
 from capcsim.privacy.mechanisms import GNMax

@@ -25,7 +25,7 @@ from capcsim.backend import (
     Step,
     Transcript,
 )
-from capcsim.compare import _times
+from capcsim.study.compare import _times
 from capcsim.costs.measured import MeasuredCosts, Measurements, Stratum, guardian_group, pair_group
 from capcsim.crypto.shares import share
 from capcsim.journal import Journal
@@ -35,7 +35,7 @@ from capcsim.privacy.mechanisms import GNMax
 from capcsim.privacy.noise import Draw
 from capcsim.protocol import Collaboration, Voter
 from capcsim.record import Record
-from capcsim.results import summarise
+from capcsim.study.results import summarise
 from capcsim.scenario import Scenario
 from capcsim.seeds import Seeds
 from capcsim.simulation.world import Simulated, World

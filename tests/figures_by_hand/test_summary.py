@@ -11,7 +11,7 @@ import pytest
 
 from capcsim.learning.metrics import Quality, average, quality
 from capcsim.record import Record
-from capcsim.results import Outcome, summarise
+from capcsim.study.results import Outcome, summarise
 from capcsim.scenario import Scenario
 from tests.figures_by_hand.outcome import BUDGET, DELTA, SIGMA, gaussian_epsilon, hand_made, leaves
 

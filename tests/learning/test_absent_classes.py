@@ -11,7 +11,8 @@ from hypothesis import strategies as st
 from capcsim.errors import UnsupportedModel
 from capcsim.fixed_point import compile_model
 from capcsim.learning.datasets import load_dataset
-from capcsim.learning.training import TrainingTask, train
+from capcsim.learning.tasks import TrainingTask
+from capcsim.learning.training import train
 from capcsim.scenario import Models, load_scenario
 
 DIGITS = load_dataset(load_scenario("digits").data)

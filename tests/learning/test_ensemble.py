@@ -13,7 +13,8 @@ from capcsim.learning.ensemble import Ensemble, nothing_bought
 from capcsim.learning.models import Model
 from capcsim.learning.samples import Dataset
 from capcsim.learning.selection import greedy_k_center
-from capcsim.learning.training import TrainingTask, train_all, untrained
+from capcsim.learning.tasks import TrainingTask, untrained
+from capcsim.learning.training import train_all
 from capcsim.scenario import Models, Scenario
 from capcsim.seeds import Seeds
 

@@ -22,7 +22,8 @@ from capcsim.learning.batched import train_batched
 from capcsim.learning.checkpoints import Checkpoints
 from capcsim.learning.datasets import load_dataset
 from capcsim.learning.parallel import run_all
-from capcsim.learning.training import TrainingTask, train, train_all
+from capcsim.learning.tasks import TrainingTask
+from capcsim.learning.training import train, train_all
 from capcsim.scenario import Models, load_scenario
 
 DIGITS = load_dataset(load_scenario("digits").data)

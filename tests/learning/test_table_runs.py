@@ -8,7 +8,7 @@ from typing import Any
 import numpy as np
 
 from capcsim.report.tables import notes
-from capcsim.run import run_scenario
+from capcsim.study.run import run_scenario
 from capcsim.scenario import Scenario
 from tests.learning.tables_of import csv_text, features
 

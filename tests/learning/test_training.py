@@ -9,7 +9,8 @@ from capcsim.learning.datasets import load_dataset
 from capcsim.learning.metrics import quality
 from capcsim.learning.models import build_model
 from capcsim.learning.selection import entropy, select
-from capcsim.learning.training import TrainingTask, train_all
+from capcsim.learning.tasks import TrainingTask
+from capcsim.learning.training import train_all
 from capcsim.scenario import Models, load_scenario
 
 DIGITS = load_dataset(load_scenario("digits").data)

@@ -11,7 +11,7 @@ from capcsim.privacy.accountant import Accountant
 from capcsim.privacy.audit import Release, audit, epsilon_from_errors
 from capcsim.privacy.mechanisms import ConfidentGNMax, GNMax, Mechanism
 from capcsim.privacy.noise import real_draw
-from capcsim.protocol import release_noise
+from capcsim.protocol.steps import release_noise
 from capcsim_plaintext import PlaintextBackend
 
 LABELS, GAMES, DELTA = 8, 600, 1e-5

@@ -16,7 +16,7 @@ from capcsim.report.layout import new_table
 from capcsim.report.page import write_page
 from capcsim.report.tables import fraction, notes, seconds, size, summary
 from capcsim.report.trace import write_trace
-from capcsim.run import run_scenario
+from capcsim.study.run import run_scenario
 from capcsim.scenario import load_scenario
 
 

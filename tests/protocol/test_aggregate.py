@@ -18,18 +18,10 @@ from capcsim.privacy.accountant import Accountant, PaperAccountant
 from capcsim.privacy.ledger import BudgetScope, Ledger
 from capcsim.privacy.mechanisms import ConfidentGNMax, GNMax, Mechanism
 from capcsim.privacy.noise import Draw
-from capcsim.protocol import (
-    Collaboration,
-    NoiseSource,
-    RealNoise,
-    SimulatedNoise,
-    Voter,
-    answer,
-    count_programs,
-    share_votes,
-    submit_programs,
-    sum_shares,
-)
+from capcsim.protocol.admission import Admission
+from capcsim.protocol.aggregate import Aggregate, Aggregator, Executed, in_the_open, lost_charges, unlabelled_charges
+from capcsim.protocol.noise import NoiseSource, RealNoise, SimulatedNoise
+from capcsim.protocol.steps import Voter, answering, count_programs, share_votes, submit_programs, sum_shares
 from capcsim.seeds import Seeds
 from capcsim.twoparty.programs import run_local
 from capcsim_plaintext import PlaintextBackend
@@ -37,7 +29,7 @@ from capcsim_plaintext import PlaintextBackend
 PARTIES, CLASSES, QUERIES = 6, 4, 5
 PUBLIC = PublicModel((), (1,), CLASSES, 37, 24)
 VOTERS = [Voter(index, index // 2, Prepared(PUBLIC, None)) for index in range(2 * PARTIES)]  # two models a party
-Build = Callable[..., Collaboration]
+Build = Callable[..., "Collaboration"]
 GNMAX, CONFIDENT = GNMax(7.0), ConfidentGNMax(7.0, 8, 20.0)
 
 
@@ -58,6 +50,22 @@ def one_hot(votes: list[list[int]]) -> Any:
     return share(np.eye(CLASSES, dtype=np.int64)[np.array(votes)], VOTE_RING_BITS)
 
 
+class Collaboration:
+    """Querying party 0, everybody's votes, and the guardian's books: what a round of the flow works with."""
+
+    def __init__(self, votes: Any, ledger: Ledger, noise: NoiseSource, releases: Journal, backend: Any) -> None:
+        self.ledger, self.journal = ledger, releases
+        release = in_the_open if backend is None else Executed(backend)
+        self._open = Aggregator(VOTERS, [votes], ledger=ledger, noise=noise, releases=releases, release=release)
+        lost = lost_charges(ledger, releases, repeats=noise.repeats)
+        self.admission = Admission(ledger, lambda querier: set(range(PARTIES)) - {querier}, lost)
+
+    def aggregate(self, querier: int, queries: Any, counted: Any) -> Aggregate:
+        found = self._open(querier, queries, counted)
+        self.admission.settle(found)
+        return found
+
+
 @pytest.fixture
 def build(tmp_path: Path) -> Iterator[Build]:
     """A collaboration in which querying party 0 asks, on files that outlive it."""
@@ -75,8 +83,7 @@ def build(tmp_path: Path) -> Iterator[Build]:
             ledger = Ledger(tmp_path / "ledger", analysis(mechanism, 1e-5), budget, scope)
             stack.enter_context(closing(ledger))
             releases = stack.enter_context(Journal(tmp_path / "releases"))
-            noise = noise or NoNoise()
-            return Collaboration(VOTERS, [votes], ledger=ledger, noise=noise, releases=releases, backend=backend)
+            return Collaboration(votes, ledger, noise or NoNoise(), releases, backend)
 
         yield make
 
@@ -84,7 +91,7 @@ def build(tmp_path: Path) -> Iterator[Build]:
 def stop(collaboration: Collaboration) -> None:
     """What a kill does to the files: nothing more is written to them."""
     collaboration.ledger.close()
-    collaboration._journal.close()
+    collaboration.journal.close()
 
 
 @given(st.data())
@@ -107,7 +114,7 @@ def test_a_late_party_changes_the_label(build: Build) -> None:
 @pytest.mark.parametrize("counted", [[], [0, 2, 3], [1, 4], [12]])
 def test_nobody_answers_its_own_query_and_strangers_do_not_count(build: Build, counted: list[int]) -> None:
     collaboration = build(one_hot([[0]] * 12))
-    assert [voter.index for voter in collaboration.answering(0)] == list(range(2, 12))
+    assert [voter.index for voter in answering(VOTERS, 0)] == list(range(2, 12))
     with pytest.raises(InputError, match="none of querier 0's own"):
         collaboration.aggregate(0, [0], counted)
     assert collaboration.ledger.charged(0) == 0
@@ -174,9 +181,9 @@ def test_what_a_run_can_still_release_leaves_out_charges_that_were_lost(build: B
     killed.ledger.reserve(0, 0, noise.name(0, 0, list(range(2, 12))))
     stop(killed)
     again = build(votes, noise, budget=1.4)
-    assert again.affordable(0, 9) == left
+    assert again.admission.affordable(0, 9) == left
     again.aggregate(0, [0, 1], range(2, 12))
-    assert again.affordable(0, 9) == left - 2
+    assert again.admission.affordable(0, 9) == left - 2
 
 
 def test_another_counted_set_is_another_release(build: Build) -> None:
@@ -213,11 +220,11 @@ def test_seeded_noise_depends_on_seed_query_and_counted_set() -> None:
 def test_the_real_release_gives_the_same_labels_as_the_open_one(build: Build) -> None:
     votes = one_hot(np.random.default_rng(0).integers(0, CLASSES, (12, 5)).tolist())
     noise = SimulatedNoise(GNMax(7.0), Seeds(3))
-    in_the_open = build(votes, noise)
-    labels = in_the_open.aggregate(0, range(5), range(2, 12)).labels
-    stop(in_the_open)
+    plain = build(votes, noise)
+    labels = plain.aggregate(0, range(5), range(2, 12)).labels
+    stop(plain)
     for file in ("ledger", "releases"):
-        (Path(in_the_open._journal.path).parent / file).unlink()
+        (Path(plain.journal.path).parent / file).unlink()
     executed = build(votes, noise, backend=PlaintextBackend())
     assert np.array_equal(executed.aggregate(0, range(5), range(2, 12)).labels, labels)
 
@@ -273,10 +280,10 @@ def test_a_report_that_a_kill_swallowed_is_made_again(build: Build, tmp_path: Pa
 def test_what_stays_unanswered_leaves_room_for_more(build: Build) -> None:
     votes = one_hot([[0] * 400] * 7 + [[1] * 400] * 5)
     collaboration = build(votes, mechanism=CONFIDENT, budget=1.6)
-    whole = collaboration.affordable(0, 99)
+    whole = collaboration.admission.affordable(0, 99)
     counted = [4, 5, 6, 7, 8, 9]  # three against three; an answer needs eight
     unanswered = 0
-    while collaboration.affordable(0, 1):
+    while collaboration.admission.affordable(0, 1):
         assert collaboration.aggregate(0, [unanswered], counted).opened.all()
         unanswered += 1
     assert unanswered > 2 * whole > 0
@@ -289,16 +296,16 @@ def test_the_papers_analysis_charges_clear_votes_less(build: Build) -> None:
     labels = []
     for votes in (clear, split):
         collaboration = build(votes, mechanism=GNMax(1.5), analysis=PaperAccountant, budget=30.0)
-        assert collaboration.affordable(0, 200) == 200, "nobody knows beforehand"
+        assert collaboration.admission.affordable(0, 200) == 200, "nobody knows beforehand"
         found = collaboration.aggregate(0, range(200), range(2, 12))
         labels.append(int(found.opened.sum()))
         assert collaboration.ledger.epsilon(0) <= 30.0
         if labels[-1] < 200:
-            assert collaboration.affordable(0, 1) == 0
-            assert "would take epsilon" in collaboration.refusal(0)
+            assert collaboration.admission.affordable(0, 1) == 0
+            assert "would take epsilon" in collaboration.admission.refusal(0)
         stop(collaboration)
         for file in ("ledger", "releases"):
-            (Path(collaboration._journal.path).parent / file).unlink()
+            (Path(collaboration.journal.path).parent / file).unlink()
     assert labels[0] > 3 * labels[1] > 0
 
 
@@ -306,14 +313,14 @@ def test_an_answering_party_pays_for_the_queries_in_which_it_was_counted(build: 
     collaboration = build(one_hot([[0] * 9] * 12), budget=1.4, scope=BudgetScope.PARTY)  # three labels
     assert collaboration.aggregate(0, range(2), range(2, 12)).opened.all()
     assert collaboration.aggregate(0, range(2, 5), [2, 3]).opened.tolist() == [True, False, False]
-    assert collaboration.affordable(0, 9) == 0
+    assert collaboration.admission.affordable(0, 9) == 0
     assert collaboration.aggregate(0, [5], range(4, 12)).opened.all(), "party 1 is spent, the others are not"
     ledger = collaboration.ledger
     assert ledger.epsilon_party(1) == ledger.epsilon_party(2) == ledger.accountant.epsilon(3)
     assert ledger.epsilon_party(0) == 0
     assert ledger.epsilon_most_exposed() == ledger.epsilon(0) == ledger.accountant.epsilon(3)
     assert ledger.epsilon_coalition() == ledger.accountant.epsilon(4)
-    assert "privacy budget of party" in collaboration.refusal(0)
+    assert "privacy budget of party" in collaboration.admission.refusal(0)
 
 
 def test_steps_1a_to_1c_vote_for_the_largest_logit() -> None:
@@ -323,9 +330,10 @@ def test_steps_1a_to_1c_vote_for_the_largest_logit() -> None:
     torch.manual_seed(0)
     prepared = backend.prepare(torch.nn.Sequential(torch.nn.Linear(3, CLASSES)), seed=0)
     x = np.random.default_rng(0).normal(0, 1, (20, 3)).astype(np.float32)
-    outcome = answer(backend, backend.open(1, prepared)[0], x)
+    session, _ = backend.open(1, prepared)
+    shares, _ = backend.argmax(session, backend.infer(session, x)[0])
     reference = backend.reference(prepared, x)
-    votes = reconstruct(outcome.votes.values, VOTE_RING_BITS)
+    votes = reconstruct(shares.values, VOTE_RING_BITS)
     assert votes.argmax(axis=1).tolist() == reference.argmax(axis=1).tolist()
     assert votes.sum(axis=1).tolist() == [1] * 20
     assert np.array_equal(reconstruct(share_votes(reference), VOTE_RING_BITS), votes)
