@@ -49,9 +49,6 @@ class GNMax:
     """Argmax of the counts plus Gaussian noise of standard deviation `sigma`, in votes."""
 
     name: ClassVar[str] = "gnmax"
-    answers_every_query: ClassVar[bool] = True
-    threshold: ClassVar[None] = None
-    argmax = property(lambda self: self)
 
     sigma: float
     moved_votes: int = 1
@@ -88,9 +85,6 @@ class LNMax:
     """Argmax of the counts plus Laplace noise of scale `b`, in votes (Papernot et al. 2017, arXiv 1610.05755)."""
 
     name: ClassVar[str] = "lnmax"
-    answers_every_query: ClassVar[bool] = True
-    threshold: ClassVar[None] = None
-    argmax = property(lambda self: self)
 
     b: float
     moved_votes: int = 1
@@ -142,7 +136,6 @@ class ConfidentGNMax:
     """
 
     name: ClassVar[str] = "confident-gnmax"
-    answers_every_query: ClassVar[bool] = False
 
     sigma: float
     threshold: int
