@@ -7,13 +7,15 @@ code uses the square root of two, as here. A voter that is present or absent mov
 `moved_votes` is the number of votes that the protected unit casts: those of one party's virtual voters, times the
 number of parties in a group that is protected together (corrupted parties that pool what they know). For Gaussian
 noise the Renyi divergence grows with its square, so epsilon is not linear in the group.
+
+A mechanism answers for itself; nobody asks for its class. `Mechanism` lists what all of them say.
 """
 
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
 from dataclasses import asdict, dataclass
 from enum import StrEnum
 from math import exp, expm1, inf, log, log1p, sqrt
-from typing import Any, ClassVar, TypeAlias
+from typing import Any, ClassVar, Literal, TypeAlias
 
 import numpy as np
 from numpy.typing import NDArray
@@ -26,8 +28,6 @@ UNIT = 2.0**-53
 SMALLEST_RHO = 1e-300
 """A bound as well, of more noise than doubles can tell from it."""
 MOST_MOVED = 1 << 31
-PARAMETERS = {"gnmax": ("sigma",), "lnmax": ("scale",), "confident-gnmax": ("sigma", "threshold", "sigma1")}
-"""What each mechanism needs, by its name."""
 
 
 class Adjacency(StrEnum):
@@ -44,11 +44,26 @@ class NoiseKind(StrEnum):
     DISCRETE = "discrete"
 
 
+class Family(StrEnum):
+    """The law of the noise on a count, up to its scale."""
+
+    GAUSSIAN = "gaussian"
+    LAPLACE = "laplace"
+
+
 @dataclass(frozen=True, slots=True)
 class GNMax:
     """Argmax of the counts plus Gaussian noise of standard deviation `sigma`, in votes."""
 
     name: ClassVar[str] = "gnmax"
+    parameters: ClassVar[tuple[str, ...]] = ("sigma",)
+    family: ClassVar[Literal[Family.GAUSSIAN]] = Family.GAUSSIAN
+    answers_every_query: ClassVar[bool] = True
+    threshold: ClassVar[None] = None
+    test_noise: ClassVar[None] = None
+    rho_test: ClassVar[float] = 0.0
+    pure_epsilon: ClassVar[float] = inf
+    """Gaussian noise gives none."""
 
     sigma: float
     moved_votes: int = 1
@@ -59,9 +74,19 @@ class GNMax:
         _check_moved(self.moved_votes)
 
     @property
+    def title(self) -> str:
+        """The mechanism in words."""
+        return f"{self.name}, sigma {self.sigma:g}"
+
+    @property
     def scale(self) -> float:
         """The noise's parameter, in votes."""
         return self.sigma
+
+    @property
+    def argmax(self) -> "GNMax":
+        """The noisy argmax of an answered query."""
+        return self
 
     @property
     def rho(self) -> float:
@@ -71,13 +96,21 @@ class GNMax:
         """
         return _rho(moved_counts(self.adjacency), self.moved_votes, self.sigma)
 
-    def rdp(self, orders: Floats) -> Floats:
-        """Data-independent Renyi divergence of one label at each order."""
+    def rdp(self, orders: Floats, noise: NoiseKind = NoiseKind.CONTINUOUS) -> Floats:  # noqa: ARG002
+        """Data-independent Renyi divergence of one label at each order; the same for both kinds of noise."""
         return self.rho * orders
 
-    def gaussian_mu(self, labels: int) -> float:
+    def rho_of(self, answered: int, unanswered: int = 0) -> float:  # noqa: ARG002
+        """Zero-concentrated DP of so many labels."""
+        return times(answered, self.rho)
+
+    def gaussian_mu(self, answered: int, unanswered: int = 0) -> float:
         """The mu of Gaussian differential privacy for continuous noise: m sqrt(2 q) / sigma where votes change."""
-        return sqrt(2 * times(labels, self.rho))
+        return sqrt(2 * self.rho_of(answered, unanswered))
+
+    def histograms(self, answered: int, unanswered: int = 0) -> "list[tuple[Argmax, int]]":  # noqa: ARG002
+        """What noisy histograms dominate so many queries, and how many of each."""
+        return [(self, answered)]
 
 
 @dataclass(frozen=True, slots=True)
@@ -85,6 +118,12 @@ class LNMax:
     """Argmax of the counts plus Laplace noise of scale `b`, in votes (Papernot et al. 2017, arXiv 1610.05755)."""
 
     name: ClassVar[str] = "lnmax"
+    parameters: ClassVar[tuple[str, ...]] = ("scale",)
+    family: ClassVar[Literal[Family.LAPLACE]] = Family.LAPLACE
+    answers_every_query: ClassVar[bool] = True
+    threshold: ClassVar[None] = None
+    test_noise: ClassVar[None] = None
+    rho_test: ClassVar[float] = 0.0
 
     b: float
     moved_votes: int = 1
@@ -95,14 +134,32 @@ class LNMax:
         _check_moved(self.moved_votes)
 
     @property
+    def title(self) -> str:
+        """The mechanism in words."""
+        return f"{self.name}, scale {self.b:g}"
+
+    @property
     def scale(self) -> float:
         """The noise's parameter, in votes."""
         return self.b
 
     @property
+    def argmax(self) -> "LNMax":
+        """The noisy argmax of an answered query."""
+        return self
+
+    @property
     def pure_epsilon(self) -> float:
         """Pure differential privacy of one label: 2/b where one vote changes."""
         return moved_counts(self.adjacency) * self.moved_votes / self.b
+
+    @property
+    def rho(self) -> float:
+        """Zero-concentrated DP of one label: half the square of each count's pure epsilon.
+
+        Bun and Steinke 2016, arXiv 1605.02065, Prop. 1.4.
+        """
+        return _rho(moved_counts(self.adjacency), self.moved_votes, self.b)
 
     def rdp(self, orders: Floats, noise: NoiseKind = NoiseKind.CONTINUOUS) -> Floats:
         """Data-independent Renyi divergence of one label at each order.
@@ -127,6 +184,18 @@ class LNMax:
         one = (one + 8 * UNIT) / (orders - 1)
         return moved_counts(self.adjacency) * one
 
+    def rho_of(self, answered: int, unanswered: int = 0) -> float:  # noqa: ARG002
+        """Zero-concentrated DP of so many labels."""
+        return times(answered, self.rho)
+
+    def gaussian_mu(self, answered: int, unanswered: int = 0) -> None:  # noqa: ARG002
+        """None: with Laplace noise nothing is Gaussian."""
+        return
+
+    def histograms(self, answered: int, unanswered: int = 0) -> "list[tuple[Argmax, int]]":  # noqa: ARG002
+        """What noisy histograms dominate so many queries, and how many of each."""
+        return [(self, answered)]
+
 
 @dataclass(frozen=True, slots=True)
 class ConfidentGNMax:
@@ -136,6 +205,9 @@ class ConfidentGNMax:
     """
 
     name: ClassVar[str] = "confident-gnmax"
+    parameters: ClassVar[tuple[str, ...]] = ("sigma", "threshold", "sigma1")
+    family: ClassVar[Literal[Family.GAUSSIAN]] = Family.GAUSSIAN
+    answers_every_query: ClassVar[bool] = False
 
     sigma: float
     threshold: int
@@ -151,6 +223,11 @@ class ConfidentGNMax:
             raise InputError(f"threshold = {self.threshold}: a whole number of votes")
 
     @property
+    def title(self) -> str:
+        """The mechanism in words."""
+        return f"{self.name}, sigma {self.sigma:g}, threshold {self.threshold} with sigma1 {self.sigma1:g}"
+
+    @property
     def scale(self) -> float:
         """The parameter of the argmax's noise, in votes."""
         return self.sigma
@@ -162,20 +239,39 @@ class ConfidentGNMax:
 
     @property
     def test_noise(self) -> GNMax:
-        """What has the law of the noise on the largest count."""
-        return GNMax(self.sigma1)
+        """What has the law of the noise on the largest count, which a unit moves by at most its votes."""
+        return GNMax(self.sigma1, self.moved_votes, Adjacency.ADD_REMOVE)
 
     @property
     def rho_test(self) -> float:
-        """Zero-concentrated DP of one threshold test: a unit moves the largest count by at most its votes."""
-        return _rho(1, self.moved_votes, self.sigma1)
+        """Zero-concentrated DP of one threshold test."""
+        return self.test_noise.rho
 
-    def gaussian_mu(self, answered: int, unanswered: int) -> float:
+    def rho_of(self, answered: int, unanswered: int = 0) -> float:
+        """Zero-concentrated DP of what happened: every query costs the test, those that were answered the argmax."""
+        return times(answered + unanswered, self.rho_test) + times(answered, self.argmax.rho)
+
+    def gaussian_mu(self, answered: int, unanswered: int = 0) -> float:
         """The mu of Gaussian differential privacy, for continuous noise, of what happened."""
-        return sqrt(2 * (times(answered + unanswered, self.rho_test) + times(answered, self.argmax.rho)))
+        return sqrt(2 * self.rho_of(answered, unanswered))
+
+    def histograms(self, answered: int, unanswered: int = 0) -> "list[tuple[Argmax, int]]":
+        """What noisy histograms dominate what happened, and how many of each."""
+        return [(self.argmax, answered), (self.test_noise, answered + unanswered)]
 
 
-Mechanism: TypeAlias = GNMax | LNMax | ConfidentGNMax
+Argmax: TypeAlias = GNMax | LNMax
+"""A noisy argmax without a test."""
+
+Mechanism: TypeAlias = Argmax | ConfidentGNMax
+"""Each says its `family` and `scale`, whether it `answers_every_query`, the `argmax` of those that are answered, and
+`threshold` and `test_noise` of the test before it, both None where there is none. What a query costs: `rho` of an
+argmax, `rho_test` of a test (0 without one), `rho_of` so many queries and their `gaussian_mu`, None for Laplace noise;
+`histograms` has the dominating pairs."""
+
+_KINDS: dict[str, Callable[..., Mechanism]] = {kind.name: kind for kind in (GNMax, LNMax, ConfidentGNMax)}
+PARAMETERS = {kind.name: kind.parameters for kind in (GNMax, LNMax, ConfidentGNMax)}
+"""What each mechanism needs, by its name."""
 
 
 @dataclass(frozen=True, slots=True, order=True)
@@ -197,11 +293,16 @@ def describe(mechanism: Mechanism) -> dict[str, Any]:
 
 def from_description(told: Mapping[str, Any]) -> Mechanism:
     """The inverse of `describe`, also after JSON; raises KeyError or TypeError for anything else."""
-    kinds: dict[str, type[GNMax] | type[LNMax] | type[ConfidentGNMax]] = {
-        kind.__name__: kind for kind in (GNMax, LNMax, ConfidentGNMax)
-    }
+    kinds: dict[str, Callable[..., Mechanism]] = {kind.__name__: kind for kind in (GNMax, LNMax, ConfidentGNMax)}
     parameters = {key: value for key, value in told.items() if key not in ("name", "adjacency")}
     return kinds[told["name"]](**parameters, adjacency=Adjacency(told["adjacency"]))
+
+
+def build(
+    name: str, parameters: Mapping[str, Any], moved_votes: int = 1, adjacency: Adjacency = Adjacency.REPLACE
+) -> Mechanism:
+    """The mechanism of a name, from its `PARAMETERS`; raises KeyError for another name or where one is missing."""
+    return _KINDS[name](*(parameters[key] for key in PARAMETERS[name]), moved_votes, adjacency)
 
 
 def moved_counts(adjacency: Adjacency) -> int:
