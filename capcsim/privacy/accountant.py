@@ -25,7 +25,7 @@ from capcsim.privacy.conversions import (
     epsilon_mironov,
 )
 from capcsim.privacy.losses import epsilon_of_losses
-from capcsim.privacy.mechanisms import ConfidentGNMax, Event, LNMax, Mechanism, NoiseKind, times
+from capcsim.privacy.mechanisms import Event, Mechanism, NoiseKind
 
 
 class Analysis(Protocol):
@@ -42,6 +42,9 @@ class Analysis(Protocol):
 
     def epsilon_of(self, events: Mapping[Event, int]) -> float:
         """An upper bound on the epsilon of so many of each event, in whatever order they happened."""
+
+    def affordable(self, budget: float, at_most: int) -> int:
+        """How many labels, up to `at_most`, a budget pays for; `at_most` where nobody knows beforehand."""
 
 
 class Accountant:
@@ -66,12 +69,8 @@ class Accountant:
 
     def epsilon_analytic(self, labels: int, unanswered: int = 0) -> float | None:
         """Analytic Gaussian epsilon for continuous noise of the same sigma; None for Laplace noise."""
-        mechanism = self.mechanism
-        if isinstance(mechanism, LNMax):
-            return None
-        if isinstance(mechanism, ConfidentGNMax):
-            return epsilon_gaussian(mechanism.gaussian_mu(labels, unanswered), self.delta)
-        return epsilon_gaussian(mechanism.gaussian_mu(labels), self.delta)
+        mu = self.mechanism.gaussian_mu(labels, unanswered)
+        return None if mu is None else epsilon_gaussian(mu, self.delta)
 
     def affordable(self, budget: float, at_most: int, unanswered: int = 0) -> int:
         """The largest number of labels, up to `at_most`, whose epsilon stays within `budget`."""
@@ -104,15 +103,16 @@ class PaperAccountant:
 
         if not sum(events.values()):
             return 0.0
-        mechanism, curve = self.mechanism, np.zeros(ORDERS.size)
-        if isinstance(mechanism, ConfidentGNMax):
-            curve += sum(events.values()) * mechanism.rho_test * ORDERS
-            mechanism = mechanism.argmax
+        curve = sum(events.values()) * self.mechanism.rho_test * ORDERS
         answered = {event.log_q: number for event, number in sorted(events.items()) if event.answered and number}
         if answered:
             logs = np.minimum(list(answered), -1e-12)
-            curve += theorem6(logs, mechanism, ORDERS, list(answered.values()))
+            curve += theorem6(logs, self.mechanism.argmax, ORDERS, list(answered.values()))
         return epsilon_mironov(ORDERS, curve, self.delta)[0]
+
+    def affordable(self, budget: float, at_most: int) -> int:  # noqa: ARG002
+        """All of them: what a label costs depends on its votes."""
+        return at_most
 
 
 ANALYSES: dict[str, type[Accountant] | type[PaperAccountant]] = {
@@ -124,13 +124,12 @@ ANALYSES: dict[str, type[Accountant] | type[PaperAccountant]] = {
 def _epsilon(mechanism: Mechanism, delta: float, labels: int, unanswered: int) -> float:
     if labels < 0 or unanswered < 0:
         raise InputError(f"labels = {labels}, unanswered = {unanswered}: no such number can be negative")
-    if isinstance(mechanism, ConfidentGNMax):
-        rho = times(labels + unanswered, mechanism.rho_test) + times(labels, mechanism.argmax.rho)
+    if not mechanism.answers_every_query:
+        rho = mechanism.rho_of(labels, unanswered)
         return epsilon_improved(ORDERS, rho * ORDERS, delta)[0] if labels + unanswered else 0.0
     if unanswered:
         raise InputError(f"{mechanism.name} answers every query: unanswered = {unanswered}")
-    found = epsilon_of_losses([(mechanism, labels)], delta, NoiseKind.DISCRETE)
+    found = epsilon_of_losses(mechanism.histograms(labels), delta, NoiseKind.DISCRETE)
     if found is not None:
         return found
-    rdp = mechanism.rdp(ORDERS, NoiseKind.DISCRETE) if isinstance(mechanism, LNMax) else mechanism.rdp(ORDERS)
-    return epsilon_improved(ORDERS, labels * rdp, delta)[0]
+    return epsilon_improved(ORDERS, labels * mechanism.argmax.rdp(ORDERS, NoiseKind.DISCRETE), delta)[0]

@@ -13,7 +13,7 @@ from numpy.typing import NDArray
 
 from capcsim.privacy.accountant import Accountant
 from capcsim.privacy.conversions import ORDERS, epsilon_improved
-from capcsim.privacy.mechanisms import ConfidentGNMax, Event, LNMax, Mechanism, NoiseKind
+from capcsim.privacy.mechanisms import Event, Mechanism, NoiseKind
 
 WHOLE, TEST_ONLY = Event(), Event(answered=False)
 
@@ -72,6 +72,7 @@ def _epsilon(queries: frozenset[tuple[tuple[Mechanism, bool], int]], delta: floa
 
 def _rdp(mechanism: Mechanism, *, answered: bool) -> NDArray[np.float64]:
     """The Renyi divergence of one query at each order."""
-    if isinstance(mechanism, ConfidentGNMax):
-        return mechanism.rho_test * ORDERS + (mechanism.argmax.rdp(ORDERS) if answered else 0.0)
-    return mechanism.rdp(ORDERS, NoiseKind.DISCRETE) if isinstance(mechanism, LNMax) else mechanism.rdp(ORDERS)
+    test = mechanism.rho_test * ORDERS
+    if not answered and not mechanism.answers_every_query:
+        return test
+    return test + mechanism.argmax.rdp(ORDERS, NoiseKind.DISCRETE)

@@ -24,9 +24,9 @@ from typing import TypeAlias
 
 from capcsim.errors import InputError, PrivacyBudgetExceeded, RecordError
 from capcsim.journal import Entry, Journal, Mark
-from capcsim.privacy.accountant import Accountant, Analysis
+from capcsim.privacy.accountant import Analysis
 from capcsim.privacy.history import History
-from capcsim.privacy.mechanisms import ConfidentGNMax, Event, describe
+from capcsim.privacy.mechanisms import Event, describe
 
 Key: TypeAlias = tuple[int, int, str]
 """(querier, query, draw)."""
@@ -206,7 +206,7 @@ class Ledger:
         charge = self._charges.get(key)
         if charge is None:
             raise InputError(f"query {key[1]} of querying party {key[0]}: no charge for draw {key[2]}")
-        if not isinstance(self.accountant.mechanism, ConfidentGNMax):
+        if self.accountant.mechanism.answers_every_query:
             raise InputError(f"{self.accountant.mechanism.name} answers every query: there is nothing to report")
         if charge.reported:
             if charge.event.answered is not answered:
@@ -233,20 +233,17 @@ class Ledger:
 
     def _labels_before(self, account: str) -> int | None:
         """Labels of other runs on an account, where every one costs the same, so that one search serves them all."""
-        mechanism, earlier = self.accountant.mechanism, self._earlier.get(account)
-        if isinstance(mechanism, ConfidentGNMax):
+        if not self._counts_only():
             return None
-        if earlier is None:
-            return 0 if isinstance(self.accountant, Accountant) else None
-        return earlier.labels if isinstance(self.accountant, Accountant) and earlier.only(mechanism) else None
+        earlier = self._earlier.get(account, History())
+        return earlier.labels if earlier.only(self.accountant.mechanism) else None
 
     def _counts_only(self) -> bool:
         """Whether every charge of this run is the same."""
-        return isinstance(self.accountant, Accountant) and not isinstance(self.accountant.mechanism, ConfidentGNMax)
+        return self.accountant.foreseeable and self.accountant.mechanism.answers_every_query
 
     def _affordable(self, at_most: int) -> int:
         """How many whole charges the budget pays for on one account in all, up to `at_most`."""
-        assert isinstance(self.accountant, Accountant), "only the data-independent analysis knows beforehand"
         if at_most > self._searched:
             # Searched ahead, so that few epsilons are computed.
             self._searched = max(64, 2 * at_most)

@@ -7,8 +7,8 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from capcsim.errors import InputError
-from capcsim.privacy.accountant import Accountant
-from capcsim.privacy.mechanisms import GNMax, LNMax
+from capcsim.privacy.accountant import Accountant, PaperAccountant
+from capcsim.privacy.mechanisms import Event, GNMax, LNMax
 
 
 @pytest.mark.parametrize(
@@ -95,3 +95,10 @@ def test_noise_needs_a_finite_parameter_above_zero(scale: float) -> None:
 def test_delta_lies_between_zero_and_one(delta: float) -> None:
     with pytest.raises(InputError, match="strictly between 0 and 1"):
         Accountant(GNMax(7.0), delta)
+
+
+def test_where_a_label_costs_what_its_votes_say_none_is_refused_beforehand() -> None:
+    whole, mechanism = {Event(log_q=-1e-6): 1}, GNMax(0.1)
+    assert PaperAccountant(mechanism, 1e-5).epsilon_of(whole) > 1.0
+    assert PaperAccountant(mechanism, 1e-5).affordable(1.0, 40) == 40
+    assert Accountant(mechanism, 1e-5).affordable(1.0, 40) == 0
