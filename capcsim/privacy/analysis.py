@@ -22,8 +22,8 @@ from capcsim.privacy.conversions import (
     epsilon_mironov,
 )
 from capcsim.privacy.exact import exact_bounds, exact_test_bounds
-from capcsim.privacy.losses import Part, epsilon_connected, epsilon_of_losses
-from capcsim.privacy.mechanisms import Adjacency, ConfidentGNMax, GNMax, LNMax, Mechanism, NoiseKind, times
+from capcsim.privacy.losses import epsilon_connected, epsilon_of_losses
+from capcsim.privacy.mechanisms import Family, Mechanism, NoiseKind, times
 from capcsim.privacy.theorem6 import log_answered, log_q, theorem6, theorem6_test
 from capcsim.privacy.votes import VoteCounts
 
@@ -123,7 +123,7 @@ def epsilon_curves(
         for analyses in curves.account(number, delta).epsilon.values():
             for name, epsilon in analyses.items():
                 found.setdefault(name, []).append(epsilon)
-    if isinstance(mechanism, LNMax):
+    if mechanism.family is Family.LAPLACE:
         pure = mechanism.pure_epsilon
         found["pure"] = [pure * number for number in queries]
         found["advanced"] = [advanced_composition(pure, number, delta) for number in queries]
@@ -136,17 +136,17 @@ class _Curves:
     def __init__(self, votes: VoteCounts, mechanism: Mechanism, noise: NoiseKind) -> None:
         self.mechanism, self.noise, self.lost = mechanism, noise, votes.lost
         self.answered = np.ones(len(votes.counts), np.bool_)
-        if isinstance(mechanism, ConfidentGNMax) and votes.answered is not None:
+        if not mechanism.answers_every_query and votes.answered is not None:
             self.answered = votes.answered
-        argmax = _argmax(mechanism)
+        argmax = mechanism.argmax
         self._logs = log_q(votes.counts, argmax, noise)
         self._exact: Floats | None = None
         self._stands_in = np.zeros(len(votes.counts), np.bool_)
-        if isinstance(argmax, GNMax) and mechanism.moved_votes == 1:
+        if argmax.family is Family.GAUSSIAN and mechanism.moved_votes == 1:
             exact, stands_in = exact_bounds(votes.counts, argmax, ORDERS, noise)
             self._exact = np.where(self.answered[:, None, None], exact, 0.0)
             self._stands_in = stands_in & self.answered
-        if isinstance(mechanism, ConfidentGNMax):
+        if mechanism.test_noise is not None:
             self._tests = log_answered(votes.counts, mechanism, noise)
             if self._exact is not None:
                 tests, stands_in = exact_test_bounds(votes.counts, mechanism, ORDERS, noise)
@@ -206,57 +206,42 @@ class _Curves:
             return NO_LAW
         if name == "analytic":
             return CONTINUOUS_ONLY
-        return GAUSSIAN_ONLY if isinstance(self.mechanism, LNMax) else ONE_VOTE_ONLY
+        return GAUSSIAN_ONLY if self.mechanism.family is Family.LAPLACE else ONE_VOTE_ONLY
 
     def _theorem6(self, queries: int) -> Floats:
         curve = np.zeros(ORDERS.size)
         logs = self._logs[:queries][self.answered[:queries]]
         if logs.size:
-            curve += theorem6(logs, _argmax(self.mechanism), ORDERS)
-        if isinstance(self.mechanism, ConfidentGNMax):
+            curve += theorem6(logs, self.mechanism.argmax, ORDERS)
+        if self.mechanism.test_noise is not None:
             curve += theorem6_test(self._tests[:queries], self.mechanism, ORDERS)
-        if isinstance(self.mechanism, LNMax):
+        if self.mechanism.family is Family.LAPLACE:
             # Theorem 3 of 2017 knows no more than that a label is purely private; two Laplace mechanisms lose less.
             curve = np.minimum(curve, _independent_rdp(self.mechanism, self.noise, logs.size, 0))
         return curve
 
 
-def _argmax(mechanism: Mechanism) -> GNMax | LNMax:
-    return mechanism.argmax if isinstance(mechanism, ConfidentGNMax) else mechanism
-
-
 def _independent_rdp(mechanism: Mechanism, noise: NoiseKind, answered: int, unanswered: int) -> Floats:
-    argmax, curve = _argmax(mechanism), np.zeros(ORDERS.size)
+    curve = np.zeros(ORDERS.size)
     # None of what is infinite is nothing.
     if answered:
-        curve += answered * (argmax.rdp(ORDERS, noise) if isinstance(argmax, LNMax) else argmax.rdp(ORDERS))
-    if isinstance(mechanism, ConfidentGNMax):
-        curve += times(answered + unanswered, mechanism.rho_test) * ORDERS
+        curve += answered * mechanism.argmax.rdp(ORDERS, noise)
+    curve += times(answered + unanswered, mechanism.rho_test) * ORDERS
     return curve
-
-
-def _mu(mechanism: GNMax | ConfidentGNMax, answered: int, unanswered: int) -> float:
-    if isinstance(mechanism, ConfidentGNMax):
-        return mechanism.gaussian_mu(answered, unanswered)
-    return mechanism.gaussian_mu(answered)
 
 
 def _analytic(mechanism: Mechanism, noise: NoiseKind, answered: int, unanswered: int, delta: float) -> float | None:
     """It is a bound for continuous Gaussian noise only."""
-    if isinstance(mechanism, LNMax) or noise is NoiseKind.DISCRETE:
-        return None
-    return epsilon_gaussian(_mu(mechanism, answered, unanswered), delta)
+    mu = mechanism.gaussian_mu(answered, unanswered)
+    return None if mu is None or noise is NoiseKind.DISCRETE else epsilon_gaussian(mu, delta)
 
 
 def _pld(mechanism: Mechanism, noise: NoiseKind, answered: int, unanswered: int, delta: float) -> float | None:
     """For continuous Gaussian noise all of it is one Gaussian mechanism, otherwise losses are composed."""
-    if not isinstance(mechanism, LNMax) and noise is NoiseKind.CONTINUOUS:
-        return epsilon_connected(_mu(mechanism, answered, unanswered), delta)
-    parts: list[Part] = [(_argmax(mechanism), answered)]
-    if isinstance(mechanism, ConfidentGNMax):
-        test = GNMax(mechanism.sigma1, mechanism.moved_votes, Adjacency.ADD_REMOVE)
-        parts.append((test, answered + unanswered))
-    return epsilon_of_losses(parts, delta, noise)
+    mu = mechanism.gaussian_mu(answered, unanswered)
+    if mu is not None and noise is NoiseKind.CONTINUOUS:
+        return epsilon_connected(mu, delta)
+    return epsilon_of_losses(mechanism.histograms(answered, unanswered), delta, noise)
 
 
 def _is_finite(value: float | None) -> bool:

@@ -24,10 +24,10 @@ import numpy as np
 from numpy.typing import NDArray
 
 from capcsim.privacy.conversions import ORDERS, UNIT, epsilon_gaussian, epsilon_improved, log_delta_gaussian
-from capcsim.privacy.mechanisms import GNMax, LNMax, NoiseKind, moved_counts
+from capcsim.privacy.mechanisms import Argmax, Family, NoiseKind, moved_counts
 
 Floats: TypeAlias = NDArray[np.float64]
-Part: TypeAlias = tuple[GNMax | LNMax, int]
+Part: TypeAlias = tuple[Argmax, int]
 """A noisy histogram, and how many of it."""
 
 INTERVAL = 1e-4
@@ -42,6 +42,20 @@ HALF_WIDTH = 12.0
 SMALLEST, LARGEST = 1e-9, 1e290
 """Epsilons outside need no law of losses, or have none in doubles."""
 TOLERANCE = 1e-10
+
+
+@dataclass(frozen=True, eq=False)
+class Count:
+    """The loss of one count: offset + unit x, x from `first` on, with these log probabilities.
+
+    `subgaussian` is the standard deviation of a Gaussian whose tails are no thinner; 0 where none is known.
+    """
+
+    offset: float
+    unit: float
+    first: int
+    logs: Floats
+    subgaussian: float = 0.0
 
 
 @dataclass(frozen=True, eq=False)
@@ -77,20 +91,18 @@ def epsilon_of_losses(parts: Sequence[Part], delta: float, noise: NoiseKind) -> 
     parts = [part for part in parts if part[1]]
     if not parts:
         return 0.0
-    curve = sum((number * _rdp(mechanism, noise) for mechanism, number in parts), np.zeros(ORDERS.size))
+    curve = sum((number * mechanism.rdp(ORDERS, noise) for mechanism, number in parts), np.zeros(ORDERS.size))
     highest, order = epsilon_improved(ORDERS, curve, delta)
-    pure = [number * mechanism.pure_epsilon for mechanism, number in parts if isinstance(mechanism, LNMax)]
-    if len(pure) == len(parts):
-        highest = min(highest, sum(pure))
+    highest = min(highest, sum(number * mechanism.pure_epsilon for mechanism, number in parts))
     if highest <= SMALLEST:
         return highest
     if highest >= LARGEST:
         return None
-    gaussian = [(mechanism, number) for mechanism, number in parts if isinstance(mechanism, GNMax)]
+    gaussian = [(mechanism, number) for mechanism, number in parts if mechanism.family is Family.GAUSSIAN]
     mu = sqrt(sum(2 * number * mechanism.rho for mechanism, number in gaussian))
     tilt = sqrt(-2 * log(delta)) / mu if gaussian else order - 1
     windows = [SMALL_WINDOW, LARGE_WINDOW]
-    if len(gaussian) == len(parts) and all(_is_smooth(mechanism.sigma, delta) for mechanism, _ in gaussian):
+    if len(gaussian) == len(parts) and all(_is_smooth(mechanism.scale, delta) for mechanism, _ in gaussian):
         del windows[1]
     for window in windows:
         laws = [law for part in parts if (law := _law(*part, noise, tilt, window)) is not None]
@@ -99,7 +111,7 @@ def epsilon_of_losses(parts: Sequence[Part], delta: float, noise: NoiseKind) -> 
     if len(windows) == 2:
         return None
     # A discrete Gaussian is stochastically below the continuous one plus 1.
-    shift = sum(mechanism.moved_votes / mechanism.sigma / mechanism.sigma for mechanism, _ in gaussian)
+    shift = sum(mechanism.moved_votes / mechanism.scale / mechanism.scale for mechanism, _ in gaussian)
     return min(epsilon_gaussian(mu, delta) + shift, highest)
 
 
@@ -109,10 +121,6 @@ def _is_smooth(sigma: float, delta: float) -> bool:
     Its characteristic function differs from that of one by at most 2 exp(-pi^2 sigma^2 / 2) for each of them.
     """
     return sigma > sqrt(2 * (150 - log(delta))) / pi
-
-
-def _rdp(mechanism: GNMax | LNMax, noise: NoiseKind) -> Floats:
-    return mechanism.rdp(ORDERS) if isinstance(mechanism, GNMax) else mechanism.rdp(ORDERS, noise)
 
 
 def _epsilon(laws: Sequence[Law], tilt: float, delta: float, highest: float) -> float:
@@ -140,25 +148,23 @@ def _epsilon(laws: Sequence[Law], tilt: float, delta: float, highest: float) -> 
     return min(high * (1 + TOLERANCE), highest)
 
 
-def _law(mechanism: GNMax | LNMax, number: int, noise: NoiseKind, tilt: float, window: int) -> Law | None:
+def _law(mechanism: Argmax, number: int, noise: NoiseKind, tilt: float, window: int) -> Law | None:
     """The law of the losses of so many noisy histograms; None where a window of so many losses cannot hold it."""
     counts = number * moved_counts(mechanism.adjacency)
-    if isinstance(mechanism, GNMax):
-        if mechanism.sigma * HALF_WIDTH > window:
-            return None
-        offset, unit, first, logs = _gaussian_count(mechanism, tilt)
-    else:
-        offset, unit, first, logs = _laplace_count(mechanism, noise, _cells(counts, window))
+    one = _COUNTS[mechanism.family](mechanism, noise, tilt, counts, window)
+    if one is None:
+        return None
+    unit, first, logs = one.unit, one.first, one.logs
     x = first + np.arange(logs.size)
     exponents = logs + tilt * unit * x
     weights = np.exp(exponents - exponents.max())
-    moment = float(exponents.max()) + log(weights.sum()) + tilt * offset
+    moment = float(exponents.max()) + log(weights.sum()) + tilt * one.offset
     weights /= weights.sum()
     mean = float(weights @ x)
     reach = sqrt(2 * counts * float(weights @ (x - mean) ** 2) * LEFT_OUT) + logs.size * LEFT_OUT / 3
-    if isinstance(mechanism, GNMax) and mechanism.sigma >= 1:
-        # So wide a discrete Gaussian is subgaussian, but for exp(-2 pi^2 sigma^2) < 1e-8.
-        reach = mechanism.sigma * sqrt(2 * counts * (LEFT_OUT + 1e-7 * counts)) + 1e-7 * counts + 1
+    if one.subgaussian:
+        # But for a share of less than 1e-8.
+        reach = one.subgaussian * sqrt(2 * counts * (LEFT_OUT + 1e-7 * counts)) + 1e-7 * counts + 1
     low = max(counts * first, floor(counts * mean - reach))
     high = min(counts * (first + logs.size - 1), ceil(counts * mean + reach))
     size = 1 << max(high - low, logs.size - 1, 1).bit_length()
@@ -168,7 +174,7 @@ def _law(mechanism: GNMax | LNMax, number: int, noise: NoiseKind, tilt: float, w
     # What lay below the window was added to its other end, which is to the safe side.
     law = np.roll(law, -((low - counts * first) % size))[: high - low + 1]
     error = 16 * counts * log2(size) * UNIT * float(np.sqrt(law @ law))
-    return Law(counts * offset + unit * low, unit, np.maximum(law, 0) + error, counts * moment)
+    return Law(counts * one.offset + unit * low, unit, np.maximum(law, 0) + error, counts * moment)
 
 
 def _cells(counts: int, window: int) -> int:
@@ -176,28 +182,35 @@ def _cells(counts: int, window: int) -> int:
     return min(MOST_CELLS, max(int(window / (20 * sqrt(counts) + 70)), 1))
 
 
-def _gaussian_count(mechanism: GNMax, tilt: float) -> tuple[float, float, int, Floats]:
-    """(offset, unit, first x, log probabilities) of discrete Gaussian noise, around where the tilt moves it."""
-    sigma, moved = mechanism.sigma, mechanism.moved_votes
+def _gaussian_count(mechanism: Argmax, noise: NoiseKind, tilt: float, counts: int, window: int) -> Count | None:  # noqa: ARG001
+    """Of discrete Gaussian noise, around where the tilt moves it; None where that is wider than a window."""
+    sigma, moved = mechanism.scale, mechanism.moved_votes
+    if sigma * HALF_WIDTH > window:
+        return None
     centre = tilt * moved
     middle, reach = round(centre), ceil(HALF_WIDTH * sigma) + 1
     k = np.arange(-reach, reach + 1)
     whole = log(np.exp(-((k / sigma) ** 2) / 2).sum())
-    first = middle - reach
-    return (moved / sigma) ** 2 / 2, moved / sigma**2, first, -(((middle + k) / sigma) ** 2) / 2 - whole
+    logs = -(((middle + k) / sigma) ** 2) / 2 - whole
+    # One of sigma 1 and more is subgaussian, but for exp(-2 pi^2 sigma^2).
+    subgaussian = sigma if sigma >= 1 else 0.0
+    return Count((moved / sigma) ** 2 / 2, moved / sigma**2, middle - reach, logs, subgaussian)
 
 
-def _laplace_count(mechanism: LNMax, noise: NoiseKind, most: int) -> tuple[float, float, int, Floats]:
-    """The same for Laplace noise, by a grid of at most so many cells; discrete noise has a cell for each moved vote."""
+def _laplace_count(mechanism: Argmax, noise: NoiseKind, tilt: float, counts: int, window: int) -> Count:  # noqa: ARG001
+    """Of Laplace noise, by a grid of cells; discrete noise has one for each moved vote."""
     moved: float = mechanism.moved_votes
-    cells = most
+    cells = most = _cells(counts, window)
     if noise is NoiseKind.DISCRETE:
         # A unit of more votes loses more.
         cells = mechanism.moved_votes if moved <= most else most
         moved = cells * ceil(moved / cells)
-    pure = moved / mechanism.b
+    pure = moved / mechanism.scale
     half = pure / cells
     logs = half * np.arange(-cells, 1, dtype=np.float64) + log(tanh(half / 2))
     logs[-1] = -log1p(exp(-half))
     logs[0] = -pure + logs[-1]
-    return pure, 2 * half, -cells, logs
+    return Count(pure, 2 * half, -cells, logs)
+
+
+_COUNTS = {Family.GAUSSIAN: _gaussian_count, Family.LAPLACE: _laplace_count}

@@ -14,10 +14,17 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
-from capcsim.privacy.mechanisms import ConfidentGNMax, GNMax, LNMax, Mechanism
+from capcsim.privacy.mechanisms import Argmax, Family, Mechanism
 
 TAIL_SCALES = 40
 """Beyond this many scales neither noise is ever seen (2^-57 for Laplace, less for Gauss)."""
+MEASUREMENTS = {Family.GAUSSIAN: ("make_gaussian", "l2_distance"), Family.LAPLACE: ("make_laplace", "l1_distance")}
+"""opendp's, with the distance that it is for."""
+WEIGHTS: dict[Family, Callable[[NDArray[np.int64], float], NDArray[np.float64]]] = {
+    Family.GAUSSIAN: lambda votes, scale: np.exp(-(votes**2) / (2 * scale**2)),
+    Family.LAPLACE: lambda votes, scale: np.exp(-np.abs(votes) / scale),
+}
+"""Probabilities but for a factor."""
 
 
 @dataclass(frozen=True, eq=False)
@@ -30,29 +37,25 @@ class Draw:
 
 def real_draw(mechanism: Mechanism, queries: int, classes: int) -> Draw:
     """A fresh draw of all the noise that a mechanism adds, from the operating system's generator."""
-    if isinstance(mechanism, ConfidentGNMax):
-        votes = real_noise(mechanism.argmax, (queries, classes))
-        return Draw(votes, real_noise(mechanism.test_noise, (queries,)))
-    return Draw(real_noise(mechanism, (queries, classes)))
+    test = mechanism.test_noise
+    votes = real_noise(mechanism.argmax, (queries, classes))
+    return Draw(votes, None if test is None else real_noise(test, (queries,)))
 
 
 def simulated_draw(mechanism: Mechanism, queries: int, classes: int, generator: np.random.Generator) -> Draw:
     """The same law from a seeded generator."""
-    if isinstance(mechanism, ConfidentGNMax):
-        votes = simulated_noise(mechanism.argmax, (queries, classes), generator)
-        return Draw(votes, simulated_noise(mechanism.test_noise, (queries,), generator))
-    return Draw(simulated_noise(mechanism, (queries, classes), generator))
+    test = mechanism.test_noise
+    votes = simulated_noise(mechanism.argmax, (queries, classes), generator)
+    return Draw(votes, None if test is None else simulated_noise(test, (queries,), generator))
 
 
-def real_noise(mechanism: GNMax | LNMax, shape: tuple[int, ...]) -> NDArray[np.int64]:
+def real_noise(mechanism: Argmax, shape: tuple[int, ...]) -> NDArray[np.int64]:
     """Independent discrete noise, int64[shape], from the operating system's generator."""
     count = int(np.prod(shape))
     return np.array(_opendp_measurement(mechanism)([0] * count), np.int64).reshape(shape)
 
 
-def simulated_noise(
-    mechanism: GNMax | LNMax, shape: tuple[int, ...], generator: np.random.Generator
-) -> NDArray[np.int64]:
+def simulated_noise(mechanism: Argmax, shape: tuple[int, ...], generator: np.random.Generator) -> NDArray[np.int64]:
     """Noise of the same law from a seeded generator, int64[shape]: it repeats and protects nobody."""
     support, cumulative = _distribution(mechanism)
     return support[np.searchsorted(cumulative, generator.random(shape), side="right")]
@@ -61,29 +64,28 @@ def simulated_noise(
 def largest_noise(mechanism: Mechanism) -> int:
     """The magnitude that the ring must have room for besides the counts, in votes; a threshold's included."""
     largest = ceil(TAIL_SCALES * mechanism.scale)
-    if isinstance(mechanism, ConfidentGNMax):
-        return max(largest, abs(mechanism.threshold) + ceil(TAIL_SCALES * mechanism.sigma1))
-    return largest
+    if mechanism.threshold is None:
+        return largest
+    return max(largest, abs(mechanism.threshold) + ceil(TAIL_SCALES * mechanism.test_noise.scale))
 
 
 @lru_cache(maxsize=64)
-def _opendp_measurement(mechanism: GNMax | LNMax) -> Callable[[list[int]], Any]:
+def _opendp_measurement(mechanism: Argmax) -> Callable[[list[int]], Any]:
     import opendp.prelude as dp
 
     dp.enable_features("contrib")
     domain = dp.vector_domain(dp.atom_domain(T="i64"))
-    if isinstance(mechanism, GNMax):
-        return dp.m.make_gaussian(domain, dp.l2_distance(T="i64"), scale=mechanism.scale)
-    return dp.m.make_laplace(domain, dp.l1_distance(T="i64"), scale=mechanism.scale)
+    make, distance = MEASUREMENTS[mechanism.family]
+    made: Callable[[list[int]], Any] = getattr(dp.m, make)(
+        domain, getattr(dp, distance)(T="i64"), scale=mechanism.scale
+    )
+    return made
 
 
 @lru_cache(maxsize=64)
-def _distribution(mechanism: GNMax | LNMax) -> tuple[NDArray[np.int64], NDArray[np.float64]]:
+def _distribution(mechanism: Argmax) -> tuple[NDArray[np.int64], NDArray[np.float64]]:
     """The support within the tail and the cumulative probabilities of all but its last point."""
     reach = largest_noise(mechanism)
     support = np.arange(-reach, reach + 1)
-    if isinstance(mechanism, GNMax):
-        weights = np.exp(-(support**2) / (2 * mechanism.scale**2))
-    else:
-        weights = np.exp(-np.abs(support) / mechanism.scale)
+    weights = WEIGHTS[mechanism.family](support, mechanism.scale)
     return support, (np.cumsum(weights) / weights.sum())[:-1]

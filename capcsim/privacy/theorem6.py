@@ -15,7 +15,7 @@ from numpy.typing import ArrayLike, NDArray
 from capcsim.errors import InputError
 from capcsim.privacy.conversions import check_orders
 from capcsim.privacy.exact import log_test_probabilities
-from capcsim.privacy.mechanisms import ConfidentGNMax, GNMax, LNMax, NoiseKind
+from capcsim.privacy.mechanisms import Argmax, ConfidentGNMax, Family, NoiseKind
 from capcsim.privacy.votes import Counts, check_counts
 
 Floats = NDArray[np.float64]
@@ -30,7 +30,7 @@ SMOOTH = 1000.0
 """A sigma from which sums over the integers are bounded by integrals, at a relative cost of about 1 / sigma."""
 
 
-def log_q(counts: ArrayLike, mechanism: GNMax | LNMax, noise: NoiseKind = NoiseKind.CONTINUOUS) -> Floats:
+def log_q(counts: ArrayLike, mechanism: Argmax, noise: NoiseKind = NoiseKind.CONTINUOUS) -> Floats:
     """Log of the union bound on another label than the plurality's, float64[Q], for counts int64[Q, C].
 
     Papernot et al. 2018, Prop. 7; 2017, Lemma 4. With discrete noise a lower class wins a tie.
@@ -57,15 +57,15 @@ def log_answered(counts: ArrayLike, mechanism: ConfidentGNMax, noise: NoiseKind 
     return log_test_probabilities(tops - mechanism.threshold, mechanism.sigma1, noise)
 
 
-def theorem6(log_qs: ArrayLike, mechanism: GNMax | LNMax, orders: ArrayLike, weights: ArrayLike = 1.0) -> Floats:
+def theorem6(log_qs: ArrayLike, mechanism: Argmax, orders: ArrayLike, weights: ArrayLike = 1.0) -> Floats:
     """The bound's curve float64[O] for queries of these log q together, each times its weight.
 
     Where the theorem's conditions do not hold, or it gives more, the data-independent bound stands. For Laplace noise
     it is Theorem 3 of 2017 in Renyi form. Raises InputError unless every log q is below 0.
     """
-    if isinstance(mechanism, GNMax):
-        return _gaussian(log_qs, mechanism.rho, orders, weights)
-    return _summed("pure", log_qs, mechanism.pure_epsilon, orders, weights)
+    if mechanism.family is Family.LAPLACE:
+        return _summed("pure", log_qs, mechanism.pure_epsilon, orders, weights)
+    return _gaussian(log_qs, mechanism.rho, orders, weights)
 
 
 def theorem6_test(logs: ArrayLike, mechanism: ConfidentGNMax, orders: ArrayLike) -> Floats:
@@ -93,51 +93,74 @@ def _summed(kernel: str, log_qs: ArrayLike, parameter: float, orders: ArrayLike,
 
 
 @lru_cache(maxsize=64)
-def _beaten(mechanism: GNMax | LNMax, noise: NoiseKind, widest: int) -> Floats:
+def _beaten(mechanism: Argmax, noise: NoiseKind, widest: int) -> Floats:
     """What `_log_beaten` gives for every gap up to `widest`."""
     return _log_beaten(mechanism, noise, np.arange(widest + 1))
 
 
-def _log_beaten(mechanism: GNMax | LNMax, noise: NoiseKind, gaps: Counts) -> Floats:
+def _log_beaten(mechanism: Argmax, noise: NoiseKind, gaps: Counts) -> Floats:
     """float64[2, G]: log of the probability to get ahead of a class with so many votes more, or to tie."""
     if noise is NoiseKind.DISCRETE:
         return np.maximum([_log_at_least(mechanism, gaps + 1), _log_at_least(mechanism, gaps)], LOWEST)
-    scaled = _scaled(gaps, mechanism)
-    if isinstance(mechanism, GNMax):
-        from scipy.special import log_ndtr
-
-        logs = log_ndtr(-scaled / sqrt(2))
-    else:
-        # The difference of two Laplace variables exceeds g with probability (2 + g/b) exp(-g/b) / 4.
-        logs = np.log((2 + scaled) / 4) - scaled
+    logs = _LOG_ABOVE[mechanism.family](_scaled(gaps, mechanism.scale))
     return np.maximum([logs, logs], LOWEST)
 
 
-def _log_at_least(mechanism: GNMax | LNMax, gaps: Counts) -> Floats:
+def _log_at_least(mechanism: Argmax, gaps: Counts) -> Floats:
     """A bound on the log of the probability that two discrete variables differ by at least so much, 0 or more."""
-    if isinstance(mechanism, GNMax) and mechanism.sigma >= SMOOTH:
-        from scipy.special import log_ndtr
-
-        # A sum of falling terms is at most the first and the integral; both normalising sums are at least integrals.
-        scaled = _scaled(gaps, mechanism)
-        first = -(scaled**2) / 4 - log(2 * sqrt(pi)) - log(mechanism.sigma)
-        bound: Floats = np.logaddexp(first, log_ndtr(-scaled / sqrt(2)))
-        return bound
+    if mechanism.family is Family.GAUSSIAN and mechanism.scale >= SMOOTH:
+        return _smooth_at_least(gaps, mechanism.scale)
     above = np.maximum(gaps, 1)
-    if isinstance(mechanism, LNMax):
-        # With p = exp(-1/b) the difference d has probability (1 - p)^2 / (1 + p)^2 (d + (1 + p^2) / (1 - p^2)) p^d.
-        p, left = exp(-1 / mechanism.b), -expm1(-1 / mechanism.b)
-        logs = np.log(above * left + (1 + p * p) / (1 + p) + p) - 2 * log1p(p) - _scaled(above, mechanism)
-    else:
-        from capcsim.privacy import theorem6_kernels as kernels
-
-        logs = np.empty(above.size)
-        kernels.log_at_least(above, mechanism.sigma, logs)
+    logs = _LOG_AT_LEAST[mechanism.family](above, mechanism.scale)
     # By symmetry it is at least 0 unless it is at least 1 the other way round.
     return np.where(gaps > 0, logs, log1p(-exp(logs[np.argmin(above)])))
 
 
-def _scaled(gaps: Counts, mechanism: GNMax | LNMax) -> Floats:
+def _gaussian_above(scaled: Floats) -> Floats:
+    """Log of the probability that two continuous variables differ by more, in units of the noise."""
+    from scipy.special import log_ndtr
+
+    found: Floats = log_ndtr(-scaled / sqrt(2))
+    return found
+
+
+def _laplace_above(scaled: Floats) -> Floats:
+    """The same: the difference of two Laplace variables exceeds g with probability (2 + g/b) exp(-g/b) / 4."""
+    return np.log((2 + scaled) / 4) - scaled
+
+
+def _smooth_at_least(gaps: Counts, sigma: float) -> Floats:
+    """What `_log_at_least` gives for much Gaussian noise.
+
+    A sum of falling terms is at most the first and the integral; both normalising sums are at least integrals.
+    """
+    scaled = _scaled(gaps, sigma)
+    first = -(scaled**2) / 4 - log(2 * sqrt(pi)) - log(sigma)
+    bound: Floats = np.logaddexp(first, _gaussian_above(scaled))
+    return bound
+
+
+def _gaussian_at_least(above: Counts, sigma: float) -> Floats:
+    """Log of the probability that two discrete variables differ by at least so much, 1 or more."""
+    from capcsim.privacy import theorem6_kernels as kernels
+
+    logs = np.empty(above.size)
+    kernels.log_at_least(above, sigma, logs)
+    return logs
+
+
+def _laplace_at_least(above: Counts, b: float) -> Floats:
+    """The same: with p = exp(-1/b) d has probability (1 - p)^2 / (1 + p)^2 (d + (1 + p^2) / (1 - p^2)) p^d."""
+    p, left = exp(-1 / b), -expm1(-1 / b)
+    found: Floats = np.log(above * left + (1 + p * p) / (1 + p) + p) - 2 * log1p(p) - _scaled(above, b)
+    return found
+
+
+_LOG_ABOVE = {Family.GAUSSIAN: _gaussian_above, Family.LAPLACE: _laplace_above}
+_LOG_AT_LEAST = {Family.GAUSSIAN: _gaussian_at_least, Family.LAPLACE: _laplace_at_least}
+
+
+def _scaled(gaps: Counts, scale: float) -> Floats:
     """Gaps in units of the noise."""
     with np.errstate(over="ignore"):
-        return np.minimum(gaps / mechanism.scale, LARGEST_GAP)
+        return np.minimum(gaps / scale, LARGEST_GAP)

@@ -156,8 +156,7 @@ EXTREMES: list[Part] = [
 @pytest.mark.parametrize(("mechanism", "labels"), EXTREMES, ids=str)
 def test_at_the_edges_it_is_a_figure_below_renyis_or_none(mechanism: GNMax | LNMax, labels: int, delta: float) -> None:
     found = epsilon_of_losses([(mechanism, labels)], delta, DISCRETE)
-    rdp = mechanism.rdp(ORDERS, DISCRETE) if isinstance(mechanism, LNMax) else mechanism.rdp(ORDERS)
-    highest = epsilon_improved(ORDERS, labels * rdp, delta)[0]
+    highest = epsilon_improved(ORDERS, labels * mechanism.rdp(ORDERS, DISCRETE), delta)[0]
     if found is None:
         assert highest > 1e290
         found = highest
