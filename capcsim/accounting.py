@@ -13,11 +13,9 @@ from capcsim.privacy.mechanisms import (
     MOST_MOVED,
     PARAMETERS,
     Adjacency,
-    ConfidentGNMax,
-    GNMax,
-    LNMax,
     Mechanism,
     NoiseKind,
+    build,
 )
 from capcsim.privacy.vote_files import read_votes
 from capcsim.privacy.votes import VoteCounts
@@ -47,12 +45,7 @@ class Accounted:
     @property
     def title(self) -> str:
         """The mechanism in words."""
-        if isinstance(self.mechanism, LNMax):
-            return f"lnmax, scale {self.mechanism.b:g}"
-        test = ""
-        if isinstance(self.mechanism, ConfidentGNMax):
-            test = f", threshold {self.mechanism.threshold} with sigma1 {self.mechanism.sigma1:g}"
-        return f"{self.mechanism.name}, sigma {self.mechanism.sigma:g}{test}"
+        return self.mechanism.title
 
 
 def parse_mechanism(
@@ -80,11 +73,9 @@ def parse_mechanism(
     if group_size is not None and not 0 < group_size <= MOST_MOVED:
         raise InputError(f"--group-size {group_size}: the protected unit casts at least one vote and at most 2^31")
     unit = (1 if group_size is None else group_size, _choice(Adjacency, "--adjacency", adjacency))
-    if name == "lnmax":
-        return LNMax(given["scale"], *unit)
-    if name == "gnmax":
-        return GNMax(given["sigma"], *unit)
-    return ConfidentGNMax(given["sigma"], _whole(given["threshold"]), given["sigma1"], *unit)
+    if "threshold" in given:
+        given["threshold"] = _whole(given["threshold"])
+    return build(name, given, *unit)
 
 
 def account_of(
@@ -211,7 +202,7 @@ def _notes(votes: VoteCounts, mechanism: Mechanism, noise: NoiseKind) -> list[st
         f" ({mechanism.adjacency.value}). A data-dependent epsilon is itself private, and takes the queries as chosen"
         " beforehand."
     ]
-    if isinstance(mechanism, ConfidentGNMax):
+    if not mechanism.answers_every_query:
         if votes.answered is None:
             notes.append("No column says which queries were answered: all are charged as answered.")
         else:

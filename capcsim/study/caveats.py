@@ -3,6 +3,7 @@
 from collections.abc import Sequence
 from math import exp
 
+from capcsim.privacy.mechanisms import PARAMETERS
 from capcsim.study.result import Querier, Result
 
 MOST_SATURATION = 1e-3
@@ -46,7 +47,7 @@ def _epsilon(found: Result) -> list[str]:
         return []
     privacy = found.privacy
     labels = max(row.labels_bought for row in found.queriers)
-    noise = "privacy.scale" if privacy.mechanism == "lnmax" else "privacy.sigma"
+    noise = f"privacy.{PARAMETERS[privacy.mechanism][0]}"
     odds = f"a factor of {exp(spent):.0e}" if spent < 300 else "any factor"
     return [
         f"Epsilon {spent:.4g} for {labels} label{'s' * (labels != 1)} protects nobody: it lets whoever sees them change"
