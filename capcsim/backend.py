@@ -151,15 +151,43 @@ class Capabilities:
     release: str
 
 
+class Layer(Protocol):
+    """One layer of a prepared model: a frozen value without a weight. Its text, `str(layer)`, names it in tables.
+
+    In `sources` 0 is the model's input and i the output of `layers[i - 1]`; `shape` is the output's, without the
+    batch. What else its cost depends on (kernel, stride, padding, trees, depth) are attributes that each kind has of
+    its own, as the classes in `capcsim.fixed_point.layers` have.
+    """
+
+    @property
+    def kind(self) -> str:
+        """What it does."""
+
+    @property
+    def sources(self) -> tuple[int, ...]:
+        """What it takes."""
+
+    @property
+    def shape(self) -> tuple[int, ...]:
+        """What it gives."""
+
+
 @dataclass(frozen=True, slots=True)
 class PublicModel:
-    """All of a prepared model that the other side may learn, and all that its cost depends on."""
+    """All of a prepared model that the other side may learn, and all that its cost depends on.
 
-    layers: tuple[str, ...]
+    A cost can be estimated from it alone, for a model that never ran.
+    """
+
+    layers: tuple[Layer, ...]
     input_shape: tuple[int, ...]
     classes: int
     ring_bits: int
     fraction_bits: int
+
+    def takes(self, layer: Layer) -> tuple[tuple[int, ...], ...]:
+        """The shapes of what a layer takes, without the batch."""
+        return tuple(self.layers[i - 1].shape if i else self.input_shape for i in layer.sources)
 
 
 @dataclass(frozen=True, slots=True)

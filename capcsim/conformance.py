@@ -80,6 +80,21 @@ def prepare_publishes_no_weight(backend: Backend) -> None:
     _require(first.input_shape == (6,) and first.classes == 4, f"public part is wrong: {first}")
 
 
+def public_layers_are_values(backend: Backend) -> None:
+    """Each one says what it does, what it takes and what it gives: a cost is estimated from that."""
+    for model in (_mlp(1), _convolution(2)):
+        public = backend.prepare(model, seed=0).public
+        for position, layer in enumerate(public.layers):
+            where = f"layer {position} of the public part, {layer!r},"
+            _require(not isinstance(layer, str), f"{where} is a text; give a value, as capcsim.fixed_point.layers has")
+            hash(layer)
+            _require(bool(layer.kind and str(layer)), f"{where} has no kind or no text")
+            _require(all(0 <= source <= position for source in layer.sources), f"{where} takes a later layer's output")
+            _require(all(size >= 1 for size in layer.shape), f"{where} has shape {layer.shape}")
+        last = public.layers[-1].shape if public.layers else None
+        _require(last == (public.classes,), f"the last layer gives {last}, where there are {public.classes} classes")
+
+
 def prepare_refuses_what_it_cannot_do(backend: Backend) -> None:
     """A model with an unknown layer raises UnsupportedModel."""
     from torch import nn
@@ -191,6 +206,7 @@ CHECKS: dict[str, Callable[[Backend], None]] = {
     for check in (
         capabilities_are_declared,
         prepare_publishes_no_weight,
+        public_layers_are_values,
         prepare_refuses_what_it_cannot_do,
         infer_equals_reference,
         reference_does_not_depend_on_the_batch,

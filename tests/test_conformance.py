@@ -35,8 +35,22 @@ class WrongSecurity(PlaintextBackend):
 class PublishesWeights(PlaintextBackend):
     def prepare(self, model: Any, *, seed: int) -> Any:
         prepared = super().prepare(model, seed=seed)
-        leaked = (*prepared.public.layers, str(prepared.private.weights[1].weight[0, 0]))
-        return replace(prepared, public=replace(prepared.public, layers=leaked))
+        first, *others = prepared.public.layers
+        leaked = replace(first, inputs=int(prepared.private.weights[1].weight[0, 0]))
+        return replace(prepared, public=replace(prepared.public, layers=(leaked, *others)))
+
+
+class NamesItsLayers(PlaintextBackend):
+    def prepare(self, model: Any, *, seed: int) -> Any:
+        prepared = super().prepare(model, seed=seed)
+        names = tuple(map(str, prepared.public.layers))
+        return replace(prepared, public=replace(prepared.public, layers=names))
+
+
+class LeavesOutTheLastLayer(PlaintextBackend):
+    def prepare(self, model: Any, *, seed: int) -> Any:
+        prepared = super().prepare(model, seed=seed)
+        return replace(prepared, public=replace(prepared.public, layers=prepared.public.layers[:-1]))
 
 
 class TakesAnything(PlaintextBackend):
@@ -120,6 +134,8 @@ class VotesInAnotherRing(PlaintextBackend):
     [
         (WrongSecurity, "capabilities are declared"),
         (PublishesWeights, "prepare publishes no weight"),
+        (NamesItsLayers, "public layers are values"),
+        (LeavesOutTheLastLayer, "public layers are values"),
         (TakesAnything, "prepare refuses what it cannot do"),
         (InfersWrongly, "infer equals reference"),
         (ReferenceDependsOnBatch, "reference does not depend on the batch"),

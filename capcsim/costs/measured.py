@@ -105,7 +105,8 @@ class Measurements:
 def pair_group(public: PublicModel) -> str:
     """The architecture: all that the cost of a pair depends on besides the batch."""
     shape = "x".join(map(str, public.input_shape))
-    return f"{shape}: {', '.join(public.layers)}, mod 2^{public.ring_bits}, {public.fraction_bits} fraction bits"
+    layers = ", ".join(map(str, public.layers))
+    return f"{shape}: {layers}, mod 2^{public.ring_bits}, {public.fraction_bits} fraction bits"
 
 
 def guardian_group(classes: int, voters: int, mechanism: Mechanism) -> str:

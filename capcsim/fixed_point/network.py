@@ -50,26 +50,30 @@ class Encoding:
 
 @dataclass(frozen=True, slots=True)
 class PublicNetwork(PublicModel):
-    """All that the other side learns of a model: its nodes, without a weight, and how inputs are encoded.
+    """All that the other side learns of a model: its layers, without a weight, and how inputs are encoded.
 
-    `layers` are the nodes' texts, the input's left out; `fraction_bits` are the logits'.
+    `layers` are all nodes but the input; `fraction_bits` are the logits'.
     """
 
-    nodes: tuple[Annotated[Node, Field(discriminator="kind")], ...]
+    layers: tuple[Annotated[Node, Field(discriminator="kind")], ...]
     encoding: Encoding
 
     @classmethod
     def of(cls, nodes: tuple[Node, ...], encoding: Encoding, *, ring_bits: int, fraction_bits: int) -> Self:
         """The network of these nodes; what follows from them is filled in."""
         return cls(
-            layers=tuple(str(node) for node in nodes[1:]),
+            layers=nodes[1:],
             input_shape=nodes[0].shape,
             classes=nodes[-1].shape[0],
             ring_bits=ring_bits,
             fraction_bits=fraction_bits,
-            nodes=nodes,
             encoding=encoding,
         )
+
+    @property
+    def nodes(self) -> tuple[Node, ...]:
+        """The input and the layers: a node's `sources` are positions here."""
+        return (Input(self.input_shape), *self.layers)
 
     def to_bytes(self) -> bytes:
         """JSON, in one canonical form."""
@@ -106,12 +110,9 @@ def _check(network: PublicNetwork) -> None:
     if not 0 <= network.fraction_bits < network.ring_bits:
         raise ValueError(f"logits with {network.fraction_bits} fraction bits mod 2^{network.ring_bits}")
     check_nodes(network.nodes, network.ring_bits)
-    _check_encoding(network.encoding, int(np.prod(network.nodes[0].shape)), network.ring_bits)
-    derived = PublicNetwork.of(
-        network.nodes, network.encoding, ring_bits=network.ring_bits, fraction_bits=network.fraction_bits
-    )
-    if network != derived:
-        raise ValueError("layers, input shape or classes do not follow from the nodes")
+    _check_encoding(network.encoding, int(np.prod(network.input_shape)), network.ring_bits)
+    if network.classes != network.layers[-1].shape[0]:
+        raise ValueError(f"{network.classes} classes, and {network.layers[-1].shape[0]} logits")
 
 
 def _check_encoding(encoding: Encoding, features: int, ring_bits: int) -> None:

@@ -14,6 +14,7 @@ from capcsim.costs.measure import Bench, Pair
 from capcsim.costs.measured import Agreement, MeasuredCosts, Measurements, Stratum, guardian_group, pair_group
 from capcsim.crypto.shares import reconstruct
 from capcsim.errors import CapcsimWarning, ConformanceError
+from capcsim.fixed_point import layers
 from capcsim.privacy.mechanisms import GNMax
 from capcsim.protocol.steps import Voter, share_votes
 from capcsim.seeds import Seeds
@@ -70,8 +71,34 @@ def test_every_stratum_has_five_samples_the_partial_batch_too() -> None:
 def test_what_the_cost_depends_on_is_in_the_name() -> None:
     names = {guardian_group(*sizes, noise) for sizes in ((3, 4), (2, 4), (3, 5)) for noise in (GNMax(7.0), GNMax(8.0))}
     assert len(names) == 6
-    shapes = [PublicModel(("flatten",), shape, 3, bits, 24) for shape in ((9, 9), (10, 10)) for bits in (37, 41)]
+    flatten = layers.Reshape((0,), (81,))
+    shapes = [PublicModel((flatten,), shape, 3, bits, 24) for shape in ((9, 9), (3, 27)) for bits in (37, 41)]
     assert len({pair_group(public) for public in shapes}) == 4
+
+
+def test_the_names_of_pairs_stay_what_they_are() -> None:
+    # Earlier records and kept transcripts are found by these texts.
+    chain = (
+        layers.Conv2d((0,), (4, 10, 10), 3, (3, 3), (1, 1), (0, 0)),
+        layers.Relu((1,), (4, 5, 5), 12, layers.Pool((2, 2), (2, 2))),
+        layers.Truncate((2,), (4, 5, 5), 4),
+        layers.SumPool((3,), (4, 1, 1), (5, 5), (5, 5), (0, 0)),
+        layers.Relu((4,), (4, 1, 1), 14),
+        layers.Reshape((5,), (1, 4)),
+        layers.Reshape((6,), (4,)),
+        layers.Shift((7,), (4,), 12),
+        layers.Add((7, 8), (4,)),
+        layers.Linear((9,), (7,), 4),
+        layers.TreePaths((10,), (8,), 1, 3),
+        layers.Step((11,), (8,)),
+        layers.Linear((12,), (3,), 8),
+    )
+    assert pair_group(PublicModel(chain, (3, 12, 12), 3, 37, 24)) == (
+        "3x12x12: conv2d(3->4, 3x3, stride (1, 1), padding (0, 0)), max_pool(2x2, stride (2, 2), padding (0, 0)) + relu"
+        ", truncate(4 bits), sum_pool(5x5, stride (5, 5), padding (0, 0)), relu(drop 14 bits), reshape(1x4), flatten, "
+        "shift(12 bits), add, linear(4->7), tree_paths(1 trees of depth 3), step, linear(8->3), "
+        "mod 2^37, 24 fraction bits"
+    )
 
 
 def test_measurements_come_back_from_json() -> None:

@@ -28,6 +28,7 @@ from capcsim.backend import (
 from capcsim.study.compare import _times
 from capcsim.costs.measured import MeasuredCosts, Measurements, Stratum, guardian_group, pair_group
 from capcsim.crypto.shares import share
+from capcsim.fixed_point.layers import Linear
 from capcsim.journal import Journal
 from capcsim.privacy.accountant import Accountant
 from capcsim.privacy.ledger import BudgetScope, Ledger
@@ -43,7 +44,7 @@ from tests.figures_by_hand.outcome import hand_made
 
 Q, A, G = Role.QUERIER, Role.ANSWERER, Role.GUARDIAN
 MB = 1_000_000
-PUBLIC, NOISE = PublicModel(("linear",), (1,), 3, 37, 24), GNMax(7.0)
+PUBLIC, NOISE = PublicModel((Linear((0,), (3,), 1),), (1,), 3, 37, 24), GNMax(7.0)
 PAIRS, GUARDIAN = pair_group(PUBLIC), guardian_group(3, 3, NOISE)
 CHANGES = {
     "parties.count": 3,

@@ -100,7 +100,7 @@ def test_a_forest_shows_its_depth_and_number_and_nothing_else() -> None:
         compile_model(fitted(RandomForestClassifier(9, max_depth=4, random_state=seed))).public for seed in (1, 2)
     )
     assert first == second
-    assert first.layers == ("linear(6->135)", "tree_paths(9 trees of depth 4)", "linear(144->3)")
+    assert tuple(map(str, first.layers)) == ("linear(6->135)", "tree_paths(9 trees of depth 4)", "linear(144->3)")
 
 
 def test_a_feature_equal_to_a_threshold_goes_left() -> None:

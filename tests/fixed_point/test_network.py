@@ -12,6 +12,7 @@ from torch import nn
 
 from capcsim.errors import InputError
 from capcsim.fixed_point import FRACTION_BITS, Network, PublicNetwork, compile_model
+from capcsim.fixed_point.layers import output_shape
 from capcsim.fixed_point.network import CHUNK_VALUES, encode
 from tests.fixed_point.zoo import ARCHITECTURES, CHAINS, architecture, chain
 
@@ -99,23 +100,22 @@ def test_a_public_network_holds_no_weight() -> None:
 
 PUBLIC = compile_model(architecture("resnet-8", (1, 12, 12), 0.05)).public
 TREE: dict[str, Any] = json.loads(PUBLIC.to_bytes())
-KINDS = [node["kind"] for node in TREE["nodes"]]
+KINDS = [layer["kind"] for layer in TREE["layers"]]
 
 
-def at(kind: str) -> int:
-    return KINDS.index(kind)
+INPUT = {"shape": [1, 12, 12], "sources": [], "kind": "input"}
 
 
-def node(first: str, /, **changes: Any) -> Callable[[Any], None]:
-    return lambda tree: tree["nodes"][at(first)].update(changes)
+def layer(first: str, /, **changes: Any) -> Callable[[Any], None]:
+    return lambda tree: tree["layers"][KINDS.index(first)].update(changes)
 
 
 def pooled_relu(pool: dict[str, Any]) -> Callable[[Any], None]:
-    return node("relu", pool=pool)
+    return layer("relu", pool=pool)
 
 
-def with_nodes(*nodes: dict[str, Any], shape: list[int]) -> Callable[[Any], None]:
-    return lambda tree: tree.update(nodes=[{"shape": shape, "sources": [], "kind": "input"}, *nodes])
+def with_layers(*layers: dict[str, Any], shape: list[int]) -> Callable[[Any], None]:
+    return lambda tree: tree.update(layers=layers, input_shape=shape)
 
 
 LINEAR = {"sources": [0], "shape": [2], "inputs": 4, "kind": "linear"}
@@ -130,65 +130,65 @@ LARGE |= {"inputs": 1, "kind": "conv2d"}
 PATHS = {"sources": [0], "shape": [8], "trees": 1, "depth": 3, "kind": "tree_paths"}
 
 HOSTILE: dict[str, tuple[Callable[[Any], Any], str]] = {
-    "no nodes": (lambda t: t.update(nodes=[]), "0 nodes"),
-    "too many nodes": (lambda t: t.update(nodes=t["nodes"] + [t["nodes"][-1]] * 5000), "nodes, where 2 to 4096"),
-    "two inputs": (lambda t: t["nodes"].insert(1, t["nodes"][0]), "only the input, comes first"),
-    "no input": (lambda t: t["nodes"].pop(0), "node 0: the input"),
-    "unknown kind": (node("relu", kind="sigmoid"), r"damaged at nodes\.\d+"),
-    "no kind": (lambda t: t["nodes"][1].pop("kind"), "damaged at nodes"),
-    "no shape": (lambda t: t["nodes"][1].pop("shape"), "damaged at nodes"),
-    "later source": (node("relu", sources=[99]), "not an earlier node"),
-    "own source": (node("relu", sources=[at("relu")]), "not an earlier node"),
-    "negative source": (node("relu", sources=[-1]), "not an earlier node"),
-    "two sources": (node("relu", sources=[0, 1]), "damaged at nodes"),
-    "one summand": (node("add", sources=[1]), "damaged at nodes"),
-    "unequal summands": (node("add", sources=[0, 1]), "adds shape"),
-    "empty shape": (node("linear", shape=[]), "an empty shape"),
-    "zero shape": (node("relu", shape=[0, 12, 12]), "an empty shape"),
-    "wrong shape": (node("relu", shape=[4, 12, 12]), r"has shape \(3, 12, 12\), not \(4, 12, 12\)"),
-    "wrong reshape": (node("reshape", shape=[9]), "makes 9 values"),
-    "wrong inputs": (node("linear", inputs=9), "takes one row of 9 values"),
-    "linear maps": (node("linear", shape=[10, 1]), "a linear layer gives one row"),
-    "wrong channels": (node("conv2d", inputs=2), "takes 2 feature maps"),
-    "convolution to a row": (node("conv2d", shape=[3]), "a convolution gives feature maps"),
-    "zero stride": (node("conv2d", stride=[0, 1]), "a kernel or stride out of range"),
-    "negative kernel": (node("conv2d", kernel=[-1, 3]), "a kernel or stride out of range"),
-    "huge padding": (node("conv2d", padding=[1 << 20, 1]), "a padding out of range"),
-    "negative padding": (node("sum_pool", padding=[-1, 0]), "a padding out of range"),
-    "window too large": (node("sum_pool", kernel=[40, 40]), "a window larger than its input"),
+    "no layers": (lambda t: t.update(layers=[]), "1 nodes, where 2 to 4096"),
+    "too many layers": (lambda t: t.update(layers=t["layers"] + [t["layers"][-1]] * 5000), "nodes, where 2 to 4096"),
+    "two inputs": (lambda t: t["layers"].insert(0, INPUT), "node 1: the input, and only the input, comes first"),
+    "unknown kind": (layer("relu", kind="sigmoid"), r"damaged at layers\.\d+"),
+    "no kind": (lambda t: t["layers"][0].pop("kind"), "damaged at layers"),
+    "no shape": (lambda t: t["layers"][0].pop("shape"), "damaged at layers"),
+    "later source": (layer("relu", sources=[99]), "not an earlier node"),
+    "own source": (layer("relu", sources=[1 + KINDS.index("relu")]), "not an earlier node"),
+    "negative source": (layer("relu", sources=[-1]), "not an earlier node"),
+    "two sources": (layer("relu", sources=[0, 1]), "damaged at layers"),
+    "one summand": (layer("add", sources=[1]), "damaged at layers"),
+    "unequal summands": (layer("add", sources=[0, 1]), "adds shape"),
+    "empty shape": (layer("linear", shape=[]), "an empty shape"),
+    "zero shape": (layer("relu", shape=[0, 12, 12]), "an empty shape"),
+    "wrong shape": (layer("relu", shape=[4, 12, 12]), r"has shape \(3, 12, 12\), not \(4, 12, 12\)"),
+    "wrong reshape": (layer("reshape", shape=[9]), "makes 9 values"),
+    "wrong inputs": (layer("linear", inputs=9), "takes one row of 9 values"),
+    "linear maps": (layer("linear", shape=[10, 1]), "a linear layer gives one row"),
+    "wrong channels": (layer("conv2d", inputs=2), "takes 2 feature maps"),
+    "convolution to a row": (layer("conv2d", shape=[3]), "a convolution gives feature maps"),
+    "zero stride": (layer("conv2d", stride=[0, 1]), "a kernel or stride out of range"),
+    "negative kernel": (layer("conv2d", kernel=[-1, 3]), "a kernel or stride out of range"),
+    "huge padding": (layer("conv2d", padding=[1 << 20, 1]), "a padding out of range"),
+    "negative padding": (layer("sum_pool", padding=[-1, 0]), "a padding out of range"),
+    "window too large": (layer("sum_pool", kernel=[40, 40]), "a window larger than its input"),
     "pool padding": (
         pooled_relu({"kernel": [2, 2], "stride": [1, 1], "padding": [2, 2]}),
         "a padding out of range; a pool's is at most half",
     ),
     "padded truncation": (
-        node("relu", kind="truncate", pool={"kernel": [3, 3], "stride": [1, 1], "padding": [1, 1]}),
+        layer("relu", kind="truncate", pool={"kernel": [3, 3], "stride": [1, 1], "padding": [1, 1]}),
         "pads a max pool without a ReLU",
     ),
-    "drops everything": (node("relu", drop_bits=36), r"drops 36 bits mod 2\^37"),
-    "drops less than nothing": (node("relu", drop_bits=-1), "drops -1 bits"),
-    "shifts out": (node("shift", bits=37), r"shifts by 37 bits mod 2\^37"),
-    "shifts down": (node("shift", bits=-1), "shifts by -1 bits"),
+    "drops everything": (layer("relu", drop_bits=36), r"drops 36 bits mod 2\^37"),
+    "drops less than nothing": (layer("relu", drop_bits=-1), "drops -1 bits"),
+    "shifts out": (layer("shift", bits=37), r"shifts by 37 bits mod 2\^37"),
+    "shifts down": (layer("shift", bits=-1), "shifts by -1 bits"),
     "huge value": (
-        with_nodes({"sources": [0], "shape": [1 << 25], "kind": "reshape"}, shape=[1 << 25]),
+        with_layers({"sources": [0], "shape": [1 << 25], "kind": "reshape"}, shape=[1 << 25]),
         "node 0: has more than 16777216 values",
     ),
     "huge layer": (
-        with_nodes({**LINEAR, "shape": [1 << 20], "inputs": 1 << 20}, shape=[1 << 20]),
+        with_layers({**LINEAR, "shape": [1 << 20], "inputs": 1 << 20}, shape=[1 << 20]),
         "node 1: has more than 67108864 weights",
     ),
-    "huge windows": (with_nodes(LARGE, shape=[1, 2048, 2048]), "or values in windows"),
-    "deep trees": (with_nodes({**PATHS, "depth": 13}, shape=[7]), "has depth 13"),
-    "unbounded depth": (with_nodes({**PATHS, "depth": 1 << 40}, shape=[7]), "has depth"),
-    "no trees": (with_nodes({**PATHS, "trees": 0}, shape=[7]), "has 0 trees"),
-    "paths of a wrong row": (with_nodes(PATHS, shape=[8]), "takes one row of 7 values"),
-    "maps at the end": (lambda t: t["nodes"].pop(), "one row of logits|fewer than two classes|follow from"),
-    "one class": (with_nodes({**LINEAR, "shape": [1]}, shape=[4]), "fewer than two classes"),
+    "huge windows": (with_layers(LARGE, shape=[1, 2048, 2048]), "or values in windows"),
+    "deep trees": (with_layers({**PATHS, "depth": 13}, shape=[7]), "has depth 13"),
+    "unbounded depth": (with_layers({**PATHS, "depth": 1 << 40}, shape=[7]), "has depth"),
+    "no trees": (with_layers({**PATHS, "trees": 0}, shape=[7]), "has 0 trees"),
+    "paths of a wrong row": (with_layers(PATHS, shape=[8]), "takes one row of 7 values"),
+    "maps at the end": (lambda t: t["layers"].pop(), "one row of logits|fewer than two classes|and \\d+ logits"),
+    "one class": (with_layers({**LINEAR, "shape": [1]}, shape=[4]), "fewer than two classes"),
     "unknown ring": (lambda t: t.update(ring_bits=38), "ring_bits = 38; allowed: 24, 37, 41, 46"),
     "logits' scale": (lambda t: t.update(fraction_bits=37), "logits with 37 fraction bits"),
     "negative scale": (lambda t: t.update(fraction_bits=-1), "logits with -1 fraction bits"),
-    "classes": (lambda t: t.update(classes=11), "do not follow from the nodes"),
-    "input shape": (lambda t: t.update(input_shape=[1, 12, 11]), "do not follow from the nodes"),
-    "texts": (lambda t: t["layers"].__setitem__(0, "<script>"), "do not follow from the nodes"),
+    "classes": (lambda t: t.update(classes=11), "11 classes, and 10 logits"),
+    "input shape": (lambda t: t.update(input_shape=[1, 12, 11]), r"node 1: has shape \(3, 12, 11\), not"),
+    "no input shape": (lambda t: t.update(input_shape=[]), "node 0: an empty shape"),
+    "a text for a layer": (lambda t: t["layers"].__setitem__(0, "<script>"), r"damaged at layers\.0"),
     "input's scale": (lambda t: t["encoding"].update(fraction_bits=64), "inputs with 64 fraction bits"),
     "rounding": (lambda t: t["encoding"].update(rounding="up"), r"damaged at encoding\.rounding"),
     "limits": (lambda t: t["encoding"].update(low=[1, 2]), "2 and 1 limits for 144 features"),
@@ -242,3 +242,11 @@ def test_changed_bytes_are_refused_or_are_another_sound_network(data: Any) -> No
 
 def test_the_public_parts_fraction_bits_are_the_logits() -> None:
     assert compile_model(nn.Linear(2, 2)).public.fraction_bits == 2 * FRACTION_BITS
+
+
+def test_a_public_part_tells_the_shapes_that_each_layer_takes() -> None:
+    public = compile_model(architecture("resnet-8", (1, 12, 12), 0.05)).public
+    for layer in public.layers:
+        assert output_shape(layer, public.takes(layer)) == layer.shape
+    assert public.takes(public.layers[0]) == ((1, 12, 12),)
+    assert any(len(public.takes(layer)) == 2 for layer in public.layers)
