@@ -22,7 +22,7 @@ from threadpoolctl import threadpool_limits
 from yao import aes_ecb
 
 from capcsim import registry
-from capcsim.backend import VOTE_RING_BITS, ReleaseNoise
+from capcsim.backend import AHEAD, VOTE_RING_BITS, ReleaseNoise
 from capcsim.costs.cache import host, versions
 from capcsim.costs.transcripts import rounds, sent_bytes
 from capcsim.crypto.shares import reconstruct
@@ -62,8 +62,9 @@ class Row:
     def run(self, x: Any, expected: Any, noise: ReleaseNoise) -> None:
         """One forward pass, vote and release, each timed; the phase ahead apart where there is one."""
         started_s = time.perf_counter()
-        if getattr(self.session, "near", None) and self.session.near.order == "ahead" and self.fits(len(x)):
-            self.timed("offline", lambda: self.backend.prepare_ahead(self.session, len(x)))
+        ahead = AHEAD.of(self.backend)
+        if ahead and self.fits(len(x)):
+            self.timed("offline", lambda: ahead.prepare_ahead(self.session, len(x)))
             shares, self.transcript = self.timed("online", lambda: self.backend.infer(self.session, x))
         else:
             shares, self.transcript = self.backend.infer(self.session, x)

@@ -1,16 +1,19 @@
-"""The interface between CaPC and the cryptography that runs it. Types only; no logic.
+"""The interface between CaPC and the cryptography that runs it. Types, and the one way to ask what is offered.
 
 A backend evaluates one answering party's model on one querying party's inputs so that both end with
 additive shares (steps 1a to 1c of the paper, section 3.2), and lets the privacy guardian and the
 querying party open one noisy argmax (step 3). Every call also returns a `Transcript`: what was computed
 and what was sent, as it was measured while it ran. `capcsim.twoparty.voting.Voting` brings `argmax` and
 `release` for a backend that only infers; `capcsim.conformance` is the test kit that a backend must pass.
+
+What else a backend has, it declares by name in `Capabilities.offers`: each `Offer` in `OFFERS` has a protocol that
+says what it then must have. Nothing is tried: `AHEAD.of(backend)` is the backend, or None where it declares nothing.
 """
 
 from collections.abc import Callable, Generator
 from dataclasses import dataclass
 from enum import StrEnum
-from typing import Any, ClassVar, Protocol, TypeAlias, runtime_checkable
+from typing import Any, ClassVar, Generic, Protocol, TypeAlias, TypeVar, cast, runtime_checkable
 
 import numpy as np
 from numpy.typing import NDArray
@@ -92,6 +95,12 @@ Transcript: TypeAlias = tuple[Compute | Message, ...]
 Program: TypeAlias = Generator[Any, Any, Any]
 """One role of a two-party program; `capcsim.twoparty.programs` says what it may yield."""
 
+Tap: TypeAlias = Callable[[Role, Role, bytes], None]
+"""Called with (sender, receiver, payload) for each message: how tests and the walkthrough look inside."""
+
+Progress: TypeAlias = Callable[[float], None]
+"""Called with the share of the work that is done, 0 to 1."""
+
 
 @dataclass(frozen=True, slots=True)
 class Shares:
@@ -139,7 +148,8 @@ class Capabilities:
     `security` is one of SECURITY;
     `exact` says whether `infer` equals `reference` bit for bit; `leaks` maps a role to what it learns of
     the other side; `layers` are the model layers that `prepare` takes; `needs` are the top-level import
-    names that it needs; `argmax` and `release` say by what means steps 1c and 3 are computed.
+    names that it needs; `argmax` and `release` say by what means steps 1c and 3 are computed; `offers` are names
+    of OFFERS, what it has besides the methods of `Backend`.
     """
 
     security: str
@@ -149,6 +159,7 @@ class Capabilities:
     needs: tuple[str, ...]
     argmax: str
     release: str
+    offers: frozenset[str] = frozenset()
 
 
 class Layer(Protocol):
@@ -252,17 +263,18 @@ class Backend(Protocol):
         """Free what the backend holds (processes, files); calling it again does nothing."""
 
 
-@runtime_checkable
 class TwoPartyBackend(Backend, Protocol):
-    """A backend whose roles can run as processes of their own."""
+    """Offers "programs": its roles can run as processes of their own."""
 
     def programs(self, step: Step) -> tuple[Callable[..., Program], Callable[..., Program]]:
-        """The two role generators of a step: the querying party's, and the other's."""
+        """The two role generators of infer, argmax, release and maybe setup: the querying party's, and the other's.
+
+        Raises InputError for another step.
+        """
 
 
-@runtime_checkable
 class AheadBackend(Backend, Protocol):
-    """A backend that can do a part of `infer` before the inputs are known."""
+    """Offers "ahead": it can do a part of `infer` before the inputs are known."""
 
     def prepare_ahead(self, session: Session, queries: int) -> Transcript:
         """The phase ahead for one later `infer` of so many queries, whose transcript has these nodes too.
@@ -271,17 +283,56 @@ class AheadBackend(Backend, Protocol):
         """
 
 
-@runtime_checkable
 class DetailedBackend(Backend, Protocol):
-    """A backend that has more to tell of a session than a transcript can."""
+    """Offers "details": it has more to tell of a session than a transcript can."""
 
     def details(self, session: Session, queries: int) -> dict[str, Any]:
         """Parameters and storage for a batch of so many queries, as JSON; units stand in the names."""
 
 
-@runtime_checkable
 class SaturatingBackend(Backend, Protocol):
-    """A backend whose arithmetic clamps what is out of range."""
+    """Offers "saturation": its arithmetic clamps what is out of range."""
 
     def saturation(self, prepared: Prepared, x: NDArray[np.float32]) -> float:
         """The share of inputs and activations of `x` that were clamped; raises InputError."""
+
+
+class TappedBackend(Backend, Protocol):
+    """Offers "tap": whoever sets it sees every message of every step; None, as at first, is nobody."""
+
+    tap: Tap | None
+
+
+class TellingBackend(Backend, Protocol):
+    """Offers "progress": whoever sets it is told how far each call of `infer` is, and of `prepare_ahead`."""
+
+    progress: Progress | None
+
+
+T = TypeVar("T", bound=Backend)
+
+
+@dataclass(frozen=True, slots=True)
+class Offer(Generic[T]):
+    """What a backend may have besides the methods of `Backend`: its name in `Capabilities.offers`, and its member."""
+
+    name: str
+    member: str
+
+    def of(self, backend: Backend) -> T | None:
+        """The backend as one that has it; None where it does not declare it."""
+        return cast("T", backend) if self.name in backend.capabilities.offers else None
+
+    def is_in(self, backend: Backend) -> bool:
+        """Whether the member is there, declared or not: for the checks of what a backend says of itself."""
+        return hasattr(backend, self.member)
+
+
+PROGRAMS: Offer[TwoPartyBackend] = Offer("programs", "programs")
+AHEAD: Offer[AheadBackend] = Offer("ahead", "prepare_ahead")
+DETAILS: Offer[DetailedBackend] = Offer("details", "details")
+SATURATION: Offer[SaturatingBackend] = Offer("saturation", "saturation")
+TAP: Offer[TappedBackend] = Offer("tap", "tap")
+PROGRESS: Offer[TellingBackend] = Offer("progress", "progress")
+OFFERS: tuple[Offer[Any], ...] = (PROGRAMS, AHEAD, DETAILS, SATURATION, TAP, PROGRESS)
+"""All that can be declared."""

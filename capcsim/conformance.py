@@ -5,8 +5,10 @@ to its own `reference`, to the tie-break, to fresh shares, and to well-formed tr
 that a backend is secure.
 """
 
+import json
+from collections import Counter
 from collections.abc import Callable, Iterator
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from functools import partial
 from typing import Any
 
@@ -14,7 +16,14 @@ import numpy as np
 from numpy.typing import NDArray
 
 from capcsim.backend import (
+    AHEAD,
+    DETAILS,
+    OFFERS,
+    PROGRAMS,
+    PROGRESS,
+    SATURATION,
     SECURITY,
+    TAP,
     VOTE_RING_BITS,
     Backend,
     Compute,
@@ -177,22 +186,89 @@ def bad_inputs_are_refused(backend: Backend) -> None:
 
 def transcripts_are_well_formed(backend: Backend) -> None:
     """Acyclic, between the right roles, with work and bytes that are not negative."""
-    prepared = backend.prepare(_mlp(8), seed=0)
-    session, setup = backend.open(3, prepared)
-    guardian, guardian_setup = backend.open(3, None)
-    logits, infer = backend.infer(session, _inputs(prepared, 2))
-    votes, argmax = backend.argmax(session, logits)
-    noise = ReleaseNoise(np.zeros((2, 4), np.int64))
-    _, release = backend.release(guardian, votes.values[0], votes.values[1], noise)
-    pair, last = PAIR_ROLES, GUARDIAN_ROLES
-    for step, transcript, roles in (
-        (Step.SETUP, setup, pair),
-        (Step.SETUP, guardian_setup, last),
-        (Step.INFER, infer, pair),
-        (Step.ARGMAX, argmax, pair),
-        (Step.RELEASE, release, last),
-    ):
+    for step, transcript, roles in _steps(backend, backend.prepare(_mlp(8), seed=0)):
         check_transcript(step, transcript, roles)
+
+
+def offers_are_there_and_declared(backend: Backend) -> None:
+    """What is declared is there, and what is there is declared; an instance may offer less than its class."""
+    declared, by_class = backend.capabilities.offers, type(backend).capabilities.offers
+    known = {offer.name for offer in OFFERS}
+    _require(known.issuperset(declared), f"it offers {sorted(declared)}; known: {', '.join(sorted(known))}")
+    for offer in OFFERS:
+        name, member, there = offer.name, offer.member, offer.is_in(backend)
+        _require(there or name not in declared, f"it offers {name!r} and has no {member}")
+        unused = there and name not in declared | by_class
+        _require(not unused, f"it has {member}, which is not used unless its capabilities offer {name!r}")
+
+
+def offered_programs_are_those_of_the_steps(backend: Backend) -> None:
+    """Two of infer, argmax and release each, and InputError for a step between other parties."""
+    if found := PROGRAMS.of(backend):
+        for step in (Step.INFER, Step.ARGMAX, Step.RELEASE):
+            both = found.programs(step)
+            _require(len(both) == 2 and all(map(callable, both)), f"the programs of {step} are {both}")
+        _expect(InputError, partial(found.programs, Step.AGGREGATE))
+
+
+def offered_work_ahead_is_a_part_of_infer(backend: Backend) -> None:
+    """It is offline, and the transcript of the infer that uses it has its nodes."""
+    if found := AHEAD.of(backend):
+        prepared = backend.prepare(_mlp(9), seed=0)
+        session, _ = backend.open(0, prepared)
+        ahead = found.prepare_ahead(session, 2)
+        check_transcript(Step.INFER, ahead, PAIR_ROLES)
+        _require(all(node.phase is Phase.OFFLINE for node in ahead), "a part of the work ahead is not offline")
+        _, transcript = backend.infer(session, _inputs(prepared, 2))
+        ahead_nodes, all_nodes = (Counter(replace(node, after=()) for node in nodes) for nodes in (ahead, transcript))
+        _require(ahead_nodes <= all_nodes, "the transcript of infer lacks the work ahead that it used")
+
+
+def offered_details_are_json(backend: Backend) -> None:
+    """After an infer."""
+    if found := DETAILS.of(backend):
+        prepared = backend.prepare(_mlp(10), seed=0)
+        session, _ = backend.open(0, prepared)
+        backend.infer(session, _inputs(prepared, 2))
+        details = found.details(session, 2)
+        _require(json.loads(json.dumps(details)) == details, f"details are no JSON: {details}")
+
+
+def offered_saturation_is_a_share(backend: Backend) -> None:
+    """More for inputs out of any range; InputError for a NaN."""
+    if found := SATURATION.of(backend):
+        prepared = backend.prepare(_mlp(11), seed=0)
+        low, high = (found.saturation(prepared, factor * _inputs(prepared, 5)) for factor in (1, np.float32(1e9)))
+        _require(0 <= low < high <= 1, f"the share that is clamped is {low}, and {high} of inputs of 1e9")
+        _expect(InputError, partial(found.saturation, prepared, np.full((2, 6), np.nan, np.float32)))
+
+
+def an_offered_tap_sees_every_message(backend: Backend) -> None:
+    """Those of each step's transcript, and nothing else."""
+    if found := TAP.of(backend):
+        prepared, seen, sent = backend.prepare(_mlp(12), seed=0), Counter[Any](), Counter[Any]()
+        found.tap = lambda sender, receiver, payload: seen.update([(sender, receiver, len(payload))])
+        try:
+            for _, transcript, _ in _steps(backend, prepared):
+                sent.update((n.sender, n.receiver, n.nbytes) for n in transcript if isinstance(n, Message))
+        finally:
+            found.tap = None
+        lost, more = sent - seen, seen - sent
+        _require(not lost and not more, f"the tap did not see {dict(lost)}, and saw {dict(more)} besides")
+
+
+def offered_progress_is_told(backend: Backend) -> None:
+    """Shares of the work of an infer, none less than the one before."""
+    if found := PROGRESS.of(backend):
+        prepared, told = backend.prepare(_mlp(13), seed=0), list[float]()
+        session, _ = backend.open(0, prepared)
+        found.progress = told.append
+        try:
+            backend.infer(session, _inputs(prepared, 2))
+        finally:
+            found.progress = None
+        _require(bool(told) and told == sorted(told), f"the shares of an infer that were told are {told}")
+        _require(0 <= told[0] <= told[-1] <= 1 + 1e-9, f"a share lies outside 0 to 1: {told}")
 
 
 def close_can_be_repeated(backend: Backend) -> None:
@@ -215,6 +291,13 @@ CHECKS: dict[str, Callable[[Backend], None]] = {
         release_is_the_noisy_argmax,
         bad_inputs_are_refused,
         transcripts_are_well_formed,
+        offers_are_there_and_declared,
+        offered_programs_are_those_of_the_steps,
+        offered_work_ahead_is_a_part_of_infer,
+        offered_details_are_json,
+        offered_saturation_is_a_share,
+        an_offered_tap_sees_every_message,
+        offered_progress_is_told,
         close_can_be_repeated,
     )
 }
@@ -240,6 +323,21 @@ def check_transcript(step: Step, transcript: Transcript, roles: frozenset[Role])
         if node.scope is not Scope.PAIR:
             own = [earlier for earlier in node.after if transcript[earlier].scope is Scope.PAIR]
             _require(not own, f"{where} is shared by all pairs, but waits for one pair's work")
+
+
+def _steps(backend: Backend, prepared: Prepared) -> Iterator[tuple[Step, Transcript, frozenset[Role]]]:
+    """One batch from set-up to labels: each step's transcript, and the roles that it is between."""
+    session, setup = backend.open(3, prepared)
+    yield Step.SETUP, setup, PAIR_ROLES
+    guardian, guardian_setup = backend.open(3, None)
+    yield Step.SETUP, guardian_setup, GUARDIAN_ROLES
+    logits, infer = backend.infer(session, _inputs(prepared, 2))
+    yield Step.INFER, infer, PAIR_ROLES
+    votes, argmax = backend.argmax(session, logits)
+    yield Step.ARGMAX, argmax, PAIR_ROLES
+    noise = ReleaseNoise(np.zeros((2, prepared.public.classes), np.int64))
+    _, release = backend.release(guardian, votes.values[0], votes.values[1], noise)
+    yield Step.RELEASE, release, GUARDIAN_ROLES
 
 
 def _infer(backend: Backend, prepared: Prepared, x: NDArray[np.float32]) -> Shares:

@@ -7,7 +7,7 @@ from importlib.metadata import Distribution, EntryPoint, PackageNotFoundError, d
 from importlib.util import find_spec
 from typing import cast
 
-from capcsim.backend import SECURITY, Backend, Capabilities
+from capcsim.backend import OFFERS, SECURITY, Backend, Capabilities
 from capcsim.errors import BackendNotFound, BackendUnavailable, InputError
 
 GROUP = "capcsim.backends"
@@ -74,11 +74,20 @@ def load(name: str, options: Mapping[str, object] | None = None) -> Backend:
         raise
     except Exception as error:  # as above
         raise BackendUnavailable(name, f"{type(error).__name__}: {error}", found.install) from error
+    return _complete(name, backend)
+
+
+def _complete(name: str, backend: object) -> Backend:
+    """The backend, if it has the interface and what it offers; raises BackendUnavailable."""
+    where = f"{type(backend).__module__}.{type(backend).__name__}"
     if not isinstance(backend, Backend):
         lacks = ", ".join(sorted(name for name in dir(Backend) if name[0] != "_" and not hasattr(backend, name)))
         why = f"it lacks {lacks}; a backend that only infers inherits capcsim.twoparty.voting.Voting"
-        remedy = f"implement them in {type(backend).__module__}.{type(backend).__name__}"
-        raise BackendUnavailable(name, why, remedy)
+        raise BackendUnavailable(name, why, f"implement them in {where}")
+    for offer in OFFERS:
+        if offer.of(backend) and not offer.is_in(backend):
+            why = f"its capabilities offer {offer.name!r}, and it has no {offer.member}"
+            raise BackendUnavailable(name, why, f"implement it in {where}, or leave it out of the offers")
     return backend
 
 
@@ -124,7 +133,9 @@ def _wrong(capabilities: Capabilities) -> str:
     """What a backend says of itself that cannot be so."""
     if capabilities.security not in SECURITY:
         return f"its security is {capabilities.security!r}; allowed: {', '.join(SECURITY)}"
-    return ""
+    known = [offer.name for offer in OFFERS]
+    unknown = sorted(set(capabilities.offers).difference(known))
+    return f"it offers {', '.join(map(repr, unknown))}; known: {', '.join(known)}" if unknown else ""
 
 
 def _package(dist: Distribution | None) -> str:

@@ -8,7 +8,7 @@ import numpy as np
 import pytest
 
 from capcsim import conformance, registry
-from capcsim.backend import Backend, Release, Scope, Shares
+from capcsim.backend import Backend, Phase, Release, Scope, Shares, Step
 from capcsim.crypto.shares import share
 from capcsim_plaintext import PlaintextBackend
 
@@ -129,6 +129,69 @@ class VotesInAnotherRing(PlaintextBackend):
         return Shares(share(np.eye(votes.values.shape[2], dtype=np.int64)[:1], 16), 16, 0), transcript
 
 
+def offering(*names: str) -> Any:
+    return replace(PlaintextBackend.capabilities, offers=frozenset(names))
+
+
+class OffersWhatItHasNot(PlaintextBackend):
+    capabilities = offering("programs", "saturation", "tap", "ahead")
+
+
+class OffersWhatNobodyKnows(PlaintextBackend):
+    capabilities = offering("programs", "saturation", "tap", "teleportation")
+
+
+class HidesItsSaturation(PlaintextBackend):
+    capabilities = offering("programs", "tap")
+
+
+class HasProgramsForEverything(PlaintextBackend):
+    def programs(self, step: Any) -> Any:
+        return super().programs(Step.INFER)
+
+
+class ForgetsItsWorkAhead(PlaintextBackend):
+    capabilities = offering("programs", "saturation", "tap", "ahead")
+
+    def prepare_ahead(self, session: Any, queries: int) -> Any:
+        _, transcript = self.infer(session, np.zeros((queries, 6), np.float32))
+        return tuple(replace(node, phase=Phase.OFFLINE) for node in transcript)
+
+
+class TellsNumpy(PlaintextBackend):
+    capabilities = offering("programs", "saturation", "tap", "details")
+
+    def details(self, session: Any, queries: int) -> Any:
+        return {"queries": np.int64(queries)}
+
+
+class NeverSaturates(PlaintextBackend):
+    def saturation(self, prepared: Any, x: Any) -> float:
+        super().saturation(prepared, x)
+        return 0.0
+
+
+class InfersBehindTheTap(PlaintextBackend):
+    def infer(self, session: Any, x: Any) -> Any:
+        tap, self.tap = self.tap, None
+        found = super().infer(session, x)
+        self.tap = tap
+        return found
+
+
+class TellsNothing(PlaintextBackend):
+    capabilities = offering("programs", "saturation", "tap", "progress")
+    progress = None
+
+
+class GoesBackwards(TellsNothing):
+    def infer(self, session: Any, x: Any) -> Any:
+        if self.progress:
+            for done in (0.7, 0.3):
+                self.progress(done)
+        return super().infer(session, x)
+
+
 @pytest.mark.parametrize(
     ("broken", "check"),
     [
@@ -148,6 +211,16 @@ class VotesInAnotherRing(PlaintextBackend):
         (SharesTooMuchWork, "transcripts are well formed"),
         (WaitsForTheFuture, "transcripts are well formed"),
         (ClosesOnce, "close can be repeated"),
+        (OffersWhatItHasNot, "offers are there and declared"),
+        (OffersWhatNobodyKnows, "offers are there and declared"),
+        (HidesItsSaturation, "offers are there and declared"),
+        (HasProgramsForEverything, "offered programs are those of the steps"),
+        (ForgetsItsWorkAhead, "offered work ahead is a part of infer"),
+        (TellsNumpy, "offered details are json"),
+        (NeverSaturates, "offered saturation is a share"),
+        (InfersBehindTheTap, "an offered tap sees every message"),
+        (TellsNothing, "offered progress is told"),
+        (GoesBackwards, "offered progress is told"),
     ],
 )
 def test_the_kit_notices(broken: Callable[[], Any], check: str) -> None:

@@ -8,7 +8,8 @@ from pathlib import Path
 
 import pytest
 
-from capcsim import registry
+from capcsim import conformance, registry
+from capcsim.backend import OFFERS
 from capcsim.errors import BackendNotFound, BackendUnavailable, InputError
 from tests.environment import importing_from
 
@@ -38,7 +39,7 @@ from capcsim_plaintext import PlaintextBackend
 
 class Tiny(Voting):
     name = "tiny"
-    capabilities = replace(PlaintextBackend.capabilities, leaks={})
+    capabilities = replace(PlaintextBackend.capabilities, leaks={}, offers=frozenset())
     def __init__(self): self._plain = PlaintextBackend()
     def prepare(self, model, *, seed): return self._plain.prepare(model, seed=seed)
     def reference(self, prepared, x): return self._plain.reference(prepared, x)
@@ -65,6 +66,14 @@ class Needy(Tiny):
 class Incomplete:
     name = "incomplete"
     capabilities = Tiny.capabilities
+
+class Boastful(Tiny):
+    name = "boastful"
+    capabilities = replace(Tiny.capabilities, offers=frozenset({"ahead"}))
+
+class Dreamy(Tiny):
+    name = "dreamy"
+    capabilities = replace(Tiny.capabilities, offers=frozenset({"teleportation"}))
 """
 
 
@@ -87,6 +96,8 @@ def site(tmp_path_factory: pytest.TempPathFactory) -> Path:
             'tiny = "tiny_backend:Tiny"',
             'needy = "tiny_backend:Needy"',
             'incomplete = "tiny_backend:Incomplete"',
+            'boastful = "tiny_backend:Boastful"',
+            'dreamy = "tiny_backend:Dreamy"',
             'broken = "tiny_backend.nothing:Nothing"',
         ]
     )
@@ -126,6 +137,11 @@ def test_a_third_party_backend_loads(third_party: None) -> None:
             "incomplete",
             "it lacks argmax, close, infer, open, prepare, .*implement them in tiny_backend.Incomplete",
         ),
+        (
+            "boastful",
+            "offer 'ahead', and it has no prepare_ahead; .*implement it in tiny_backend.Boastful, or leave it",
+        ),
+        ("dreamy", "it offers 'teleportation'; known: programs, ahead, details"),
         ("broken", "ModuleNotFoundError.*install what tiny-backend needs"),
     ],
 )
@@ -133,6 +149,12 @@ def test_a_backend_that_cannot_be_used_says_what_is_missing(third_party: None, n
     with pytest.raises(BackendUnavailable, match=says):
         registry.load(name)
     assert name in registry.names()
+
+
+def test_a_backend_that_only_infers_and_declares_nothing_is_complete(third_party: None) -> None:
+    backend = registry.load("tiny")
+    assert not any(offer.of(backend) or offer.is_in(backend) for offer in OFFERS)
+    assert [result for result in conformance.run_checks(backend) if not result.passed] == []
 
 
 def test_two_packages_with_one_name_are_refused(

@@ -41,6 +41,7 @@ FIRST_PARTY = Capabilities(
     needs=("numpy", "torch", "crypten"),
     argmax=PAIRWISE,
     release=YAO,
+    offers=frozenset({"details", "saturation"}),
 )
 CAPABILITIES: dict[Provider, Capabilities] = {
     "first-party": FIRST_PARTY,

@@ -16,7 +16,7 @@ from __future__ import annotations
 import os
 import time
 from collections.abc import Callable
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from math import inf, log2
 from typing import TYPE_CHECKING, Any, ClassVar
 from weakref import WeakKeyDictionary
@@ -29,6 +29,7 @@ from capcsim.backend import (
     Compute,
     Phase,
     Prepared,
+    Progress,
     Role,
     Scope,
     Shares,
@@ -39,7 +40,7 @@ from capcsim.errors import InputError
 from capcsim.fixed_point import LAYERS, compile_model, encode
 from capcsim.twoparty.programs import Steps, chained
 from capcsim.twoparty.runners import Far, LocalRunner, ProcessRunner, Runner
-from capcsim.twoparty.voting import YAO, Voting, VotingSession, argmax_programs, release_programs
+from capcsim.twoparty.voting import YAO, TappedVoting, VotingSession, argmax_programs, release_programs
 from capcsim_hybrid.options import POOL_BYTES, check_options
 
 if TYPE_CHECKING:
@@ -72,7 +73,7 @@ class HybridSession:
         return self.near, self.far
 
 
-class HybridBackend(Voting):
+class HybridBackend(TappedVoting):
     """BFV and Yao's protocol. See the package's docstring for what it does and does not protect.
 
     `security` is the polynomial degree: 8192, 16384 or 32768, all at 128 bits. `order` is "ahead" (work that does not
@@ -82,7 +83,7 @@ class HybridBackend(Voting):
     """
 
     name: ClassVar[str] = "hybrid"
-    capabilities: ClassVar[Capabilities] = Capabilities(
+    capabilities: Capabilities = Capabilities(
         security="semi-honest",
         exact=True,
         leaks={
@@ -93,7 +94,9 @@ class HybridBackend(Voting):
         needs=("numpy", "numba", "tenseal"),
         argmax=YAO,
         release=YAO,
+        offers=frozenset({"programs", "ahead", "details", "saturation", "tap", "progress"}),
     )
+    progress: Progress | None = None
 
     def __init__(
         self,
@@ -106,6 +109,8 @@ class HybridBackend(Voting):
         check_options(security, order, pool_bytes)
         if processes not in (None, True, False):
             raise InputError(f"processes = {processes!r}: true, false, or leave it out")
+        if order == "online":
+            self.capabilities = replace(self.capabilities, offers=self.capabilities.offers - {"ahead"})
         self._security, self._order, self._pool_bytes = security, order, pool_bytes
         apart = (os.cpu_count() or 1) > 1 if processes is None else processes
         self.runner: Runner = ProcessRunner("answering party") if apart else LocalRunner()

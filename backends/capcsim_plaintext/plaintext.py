@@ -16,7 +16,7 @@ from capcsim.crypto.shares import share
 from capcsim.errors import InputError
 from capcsim.fixed_point import LAYERS, Network, compile_model, encode
 from capcsim.twoparty.programs import Mark, Recv, Send, Steps, run_local
-from capcsim.twoparty.voting import YAO, Voting, VotingSession, argmax_programs, release_programs
+from capcsim.twoparty.voting import YAO, TappedVoting, VotingSession, argmax_programs, release_programs
 
 
 @dataclass(frozen=True)
@@ -28,7 +28,7 @@ class PlaintextSession:
     voting: VotingSession
 
 
-class PlaintextBackend(Voting):
+class PlaintextBackend(TappedVoting):
     """Plaintext inference on the fixed-point network that the exact backends share."""
 
     name: ClassVar[str] = "plaintext"
@@ -40,6 +40,7 @@ class PlaintextBackend(Voting):
         needs=("numpy", "torch"),
         argmax=YAO,
         release=YAO,
+        offers=frozenset({"programs", "saturation", "tap"}),
     )
 
     def prepare(self, model: Any, *, seed: int) -> Prepared:  # noqa: ARG002 (nothing here is random)
@@ -74,6 +75,7 @@ class PlaintextBackend(Voting):
             (Role.QUERIER, Role.ANSWERER),
             (querier(public, x), answerer(network)),
             step=Step.INFER,
+            tap=self.tap,
         )
         return Shares(np.stack(outputs), public.ring_bits, public.fraction_bits), transcript
 

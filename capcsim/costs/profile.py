@@ -12,13 +12,14 @@ from numpy.typing import NDArray
 from threadpoolctl import threadpool_limits
 
 from capcsim.backend import (
+    AHEAD,
+    DETAILS,
+    PROGRESS,
+    SATURATION,
     VOTE_RING_BITS,
-    AheadBackend,
     Backend,
-    DetailedBackend,
     Phase,
     ReleaseNoise,
-    SaturatingBackend,
     Session,
     Shares,
     Transcript,
@@ -73,14 +74,15 @@ def profile(
             session = _timed(runs["setup"], backend.open, repeat, prepared)
             watch = _Watch(backend, advance)
             logits = _infer(runs["infer"], backend, session, inputs[rows])
-            details = backend.details(session, batch) if isinstance(backend, DetailedBackend) else {}
+            if detailed := DETAILS.of(backend):
+                details = detailed.details(session, batch)
             votes = _timed(runs["argmax"], backend.argmax, session, logits)
             guardian, _ = backend.open(repeat, None)
             _timed(runs["release"], backend.release, guardian, votes.values[0], votes.values[1], noise)
             agreement.note(rows, reconstruct(votes.values, VOTE_RING_BITS))
             watch.end()
-    if isinstance(backend, SaturatingBackend):
-        details["saturation"] = backend.saturation(prepared, inputs)
+    if saturating := SATURATION.of(backend):
+        details["saturation"] = saturating.saturation(prepared, inputs)
     spreads = {step: _spread(measured) for step, measured in runs.items()}
     setup = _summary(runs.pop("setup"))
     total = [_joined([runs[step][repeat] for step in runs]) for repeat in range(repeats)]
@@ -146,8 +148,9 @@ class _Watch:
 
     def __init__(self, backend: Backend, advance: Callable[[float], None]) -> None:
         self._advance, self._told = advance, 0.0
-        if hasattr(backend, "progress"):
-            backend.progress = self._tell
+        self._telling = PROGRESS.of(backend)
+        if self._telling:
+            self._telling.progress = self._tell
 
     def _tell(self, done: float) -> None:
         if done > self._told:
@@ -156,6 +159,8 @@ class _Watch:
 
     def end(self) -> None:
         """One repeat is done."""
+        if self._telling:
+            self._telling.progress = None
         self._advance(1 - self._told)
 
 
@@ -168,9 +173,10 @@ def _timed(runs: list[Run], call: Callable[..., tuple[Any, Transcript]], *argume
 
 def _infer(runs: list[Run], backend: Backend, session: Session, x: NDArray[np.float32]) -> Shares:
     """Steps 1a and 1b, the phase ahead timed apart where the backend has one and its pool has room."""
+    early = AHEAD.of(backend)
     started_s = time.perf_counter()
     try:
-        ahead = isinstance(backend, AheadBackend) and bool(backend.prepare_ahead(session, len(x)))
+        ahead = early is not None and bool(early.prepare_ahead(session, len(x)))
     except InputError:
         ahead = False
     begun_s = time.perf_counter()

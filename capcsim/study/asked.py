@@ -10,7 +10,7 @@ from dataclasses import dataclass
 import numpy as np
 from numpy.typing import NDArray
 
-from capcsim.backend import Backend, SaturatingBackend
+from capcsim.backend import SATURATION, Backend
 from capcsim.caches import Cache
 from capcsim.costs.cache import identity_of
 from capcsim.costs.measured import pair_group
@@ -90,13 +90,14 @@ def saturation(ensemble: Ensemble, asked: Asked, backend: Backend) -> float | No
 
     None where the backend does not tell.
     """
-    if not isinstance(backend, SaturatingBackend):
+    saturating = SATURATION.of(backend)
+    if saturating is None:
         return None
     rates = []
     for voter in {pair_group(voter.prepared.public): voter for voter in asked.voters}.values():
         querier = next((q for q, rows in enumerate(asked.rows) if q != voter.party and len(rows)), None)
         if querier is not None:
-            rates.append(backend.saturation(voter.prepared, ensemble.samples(querier, asked.rows[querier])))
+            rates.append(saturating.saturation(voter.prepared, ensemble.samples(querier, asked.rows[querier])))
     return max(rates, default=None)
 
 

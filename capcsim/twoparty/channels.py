@@ -25,9 +25,9 @@ from cryptography import x509
 from cryptography.hazmat.primitives import serialization
 from cryptography.hazmat.primitives.asymmetric.ed25519 import Ed25519PrivateKey
 
-from capcsim.backend import Phase
+from capcsim.backend import Phase, Progress
 from capcsim.errors import InputError, PeerFailed
-from capcsim.twoparty.programs import Progress, RoleDriver, RoleLog, Send, Steps
+from capcsim.twoparty.programs import RoleDriver, RoleLog, Send, Steps
 
 MAGIC, VERSION = b"CaPC", 1
 HEADER = struct.Struct("!4sHQQ")

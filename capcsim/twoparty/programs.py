@@ -8,11 +8,11 @@ makes the transcript that the simulation replays out of two such logs. `run_loca
 
 import time
 from collections import deque
-from collections.abc import Callable, Generator, Mapping, Sequence
+from collections.abc import Generator, Mapping, Sequence
 from dataclasses import dataclass, replace
 from typing import Any, TypeAlias
 
-from capcsim.backend import Compute, Message, Phase, Role, Scope, Step, Transcript
+from capcsim.backend import Compute, Message, Phase, Progress, Role, Scope, Step, Tap, Transcript
 from capcsim.errors import PeerFailed
 
 MOST_IN_FLIGHT_BYTES = 64 << 20
@@ -46,12 +46,6 @@ class Mark:
 
 Steps: TypeAlias = Generator[Send | Recv | Mark, Any, Any]
 """The type of a role. `Any`, because a Recv is answered with bytes and the rest with None."""
-
-Tap: TypeAlias = Callable[[Role, Role, bytes], None]
-"""Called with (sender, receiver, payload) for each message: how tests and the walkthrough look inside."""
-
-Progress: TypeAlias = Callable[[float], None]
-"""Called with the share of the work that is done, 0 to 1."""
 
 
 @dataclass(frozen=True, slots=True)

@@ -11,12 +11,12 @@ import weakref
 from collections.abc import Callable, Iterator
 from typing import Any, Protocol
 
-from capcsim.backend import Phase, Role, Step, Transcript
+from capcsim.backend import Phase, Progress, Role, Step, Tap, Transcript
 from capcsim.errors import InputError, PeerFailed
 from capcsim.twoparty.channels import Channel, run_socket
 from capcsim.twoparty.helper import Call, Helper
 from capcsim.twoparty.helper import Far as Far
-from capcsim.twoparty.programs import Progress, RoleLog, Tap, merge, run_local
+from capcsim.twoparty.programs import RoleLog, merge, run_local
 from capcsim.twoparty.role_process import Reply
 
 SILENCE_S = 3600.0

@@ -25,11 +25,12 @@ from capcsim.backend import (
     Role,
     Shares,
     Step,
+    Tap,
     Transcript,
 )
 from capcsim.crypto.shares import uniform
 from capcsim.errors import InputError
-from capcsim.twoparty.programs import Progress, Steps, Tap
+from capcsim.twoparty.programs import Steps
 from capcsim.twoparty.runners import Far, LocalRunner, Runner
 
 if TYPE_CHECKING:
@@ -57,13 +58,10 @@ class HasVoting(Protocol):
 class Voting:
     """Inherit from this to get `argmax` and `release`; a backend that only infers is then complete.
 
-    Its `open` calls `open_voting` and keeps the result as `voting` of the session that it returns. `tap`, when
-    set, sees every message: (sender, receiver, payload).
+    Its `open` calls `open_voting` and keeps the result as `voting` of the session that it returns.
     """
 
-    tap: Tap | None = None
-    progress: Progress | None = None
-    """Called with the share of a long call's work that is done."""
+    _tap: Tap | None = None
     runner: Runner = LocalRunner()
     """Where the answering party's role runs; the guardian's always runs here."""
 
@@ -77,7 +75,7 @@ class Voting:
             step=Step.SETUP,
             phase=Phase.SETUP,
             keep=True,
-            tap=self.tap,
+            tap=self._tap,
         )
         return VotingSession(session, theirs), transcript
 
@@ -92,7 +90,7 @@ class Voting:
             (querier, (session.voting.garbler, logits.values[0], logits.ring_bits)),
             (answerer, (session.voting.evaluator, logits.values[1], logits.ring_bits)),
             step=Step.ARGMAX,
-            tap=self.tap,
+            tap=self._tap,
         )
         return Shares(np.stack(outputs), VOTE_RING_BITS, 0), transcript
 
@@ -112,12 +110,25 @@ class Voting:
             (guardian, (session.voting.garbler, guardian_sum, noise)),
             (querier, (session.voting.evaluator, querier_sum, noise.ring_bits, asks_threshold)),
             step=Step.RELEASE,
-            tap=self.tap,
+            tap=self._tap,
         )
         return release, transcript
 
     def _runner(self, other: Role) -> Runner:
         return _HERE if other is Role.GUARDIAN else self.runner
+
+
+class TappedVoting(Voting):
+    """The same for a backend that offers "tap": what it runs itself takes `tap=self.tap` too."""
+
+    @property
+    def tap(self) -> Tap | None:
+        """Sees every message, as (sender, receiver, payload)."""
+        return self._tap
+
+    @tap.setter
+    def tap(self, tap: Tap | None) -> None:
+        self._tap = tap
 
 
 def one_hot_argmax(values: NDArray[np.int64]) -> NDArray[np.int64]:

@@ -1,4 +1,5 @@
 import json
+from dataclasses import replace
 
 import numpy as np
 import pytest
@@ -39,6 +40,14 @@ def test_bytes_are_those_of_the_wire() -> None:
     assert argmax["phases"]["online"]["bytes"] == -(-3 * inputs // 8) + decode + 16 * 3 * 2 * inputs
     assert argmax["phases"]["offline"]["bytes"] == offline
     assert argmax["bytes"]["answerer->querier"] == transfers + -(-3 * inputs // 8)
+
+
+def test_only_what_a_backend_declares_is_asked_for() -> None:
+    class Silent(PlaintextBackend):
+        capabilities = replace(PlaintextBackend.capabilities, offers=frozenset())
+
+    assert profile(Silent(), MODEL, "logistic", batch=1, repeats=1)["details"] == {}
+    assert profile(PlaintextBackend(), MODEL, "logistic", batch=1, repeats=1)["details"] == {"saturation": 0.0}
 
 
 def test_totals_add_up() -> None:

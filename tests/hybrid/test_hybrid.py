@@ -16,7 +16,7 @@ from scipy.stats import chisquare
 from sklearn.ensemble import AdaBoostClassifier, RandomForestClassifier
 from sklearn.tree import DecisionTreeClassifier
 
-from capcsim.backend import Message, Phase, Role, Step
+from capcsim.backend import AHEAD, Message, Phase, Role, Step
 from capcsim.conformance import CHECKS
 from capcsim.costs.transcripts import rounds, sent_bytes
 from capcsim.crypto.shares import reconstruct
@@ -211,7 +211,10 @@ def test_what_does_not_fit_the_pool_is_refused_and_harms_nothing(processes: bool
 @pytest.mark.parametrize("processes", [False, True])
 def test_the_online_order_has_no_phase_ahead(processes: bool) -> None:
     backend = HybridBackend(order="online", processes=processes)
+    assert AHEAD.of(HybridBackend(processes=False))
+    assert not AHEAD.of(backend)
     try:
+        CHECKS["offers are there and declared"](backend)
         session, _ = backend.open(0, backend.prepare(mlp(), seed=0))
         with pytest.raises(InputError, match="order = 'online' has no phase ahead"):
             backend.prepare_ahead(session, 1)

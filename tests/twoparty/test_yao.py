@@ -31,7 +31,7 @@ from capcsim.crypto.shares import reconstruct, share
 from capcsim.errors import PeerFailed
 from capcsim.twoparty import yao
 from capcsim.twoparty.programs import Mark, Recv, Send, Steps, run_local
-from capcsim.twoparty.voting import Voting, argmax_programs, one_hot_argmax
+from capcsim.twoparty.voting import TappedVoting, Voting, argmax_programs, one_hot_argmax
 from capcsim.twoparty.yao import (
     evaluator_online,
     garble_ahead,
@@ -335,7 +335,7 @@ def test_the_guardian_sends_the_same_lengths_whether_or_not_a_query_is_answered(
     lengths, views = [], []
     for threshold in (0, 1000):
         seen: Messages = []
-        voting = Voting()
+        voting = TappedVoting()
         voting.tap = lambda sender, _, payload, seen=seen: seen.append((sender, payload))
         pair, _ = voting.open_voting(Role.GUARDIAN)
         seen.clear()
