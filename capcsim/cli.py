@@ -264,8 +264,8 @@ def compare(
     with Stages(err, quiet=as_json) as stages:
         stages.note(f"comparing {backends} in {scenario}")
         stages.stage(LOADING)
-        from capcsim.study.compare import compare as compare_backends
         from capcsim.report.comparison import draw_comparison, table
+        from capcsim.study.compare import compare as compare_backends
 
         found = compare_backends(
             wanted, choices, others, repeats=repeats, measure=measure, workers=workers, engine=engine, progress=stages

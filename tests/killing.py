@@ -8,8 +8,8 @@ import os
 import signal
 from pathlib import Path
 
-from capcsim.study.run import run_scenario
 from capcsim.scenario import load_scenario
+from capcsim.study.run import run_scenario
 
 CONTEXT = multiprocessing.get_context("forkserver")
 CONTEXT.set_forkserver_preload(

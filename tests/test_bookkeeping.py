@@ -20,8 +20,8 @@ from capcsim.privacy.book import Book
 from capcsim.privacy.mechanisms import GNMax
 from capcsim.record import Record
 from capcsim.report.tables import notes
-from capcsim.study.run import run_scenario
 from capcsim.scenario import load_scenario
+from capcsim.study.run import run_scenario
 from tests.killing import run_until_killed
 
 REAL = ("privacy.noise=real", "privacy.sigma=7", "privacy.epsilon=6", "parties.queriers=1", "queries.batch=2")

@@ -8,9 +8,9 @@ from typing import Any
 import pytest
 
 from capcsim.choices import NETWORKS, Choice, parse_choices, parse_networks
-from capcsim.study.compare import compare
 from capcsim.report.comparison import draw_comparison, table
 from capcsim.scenario import parse_scenario
+from capcsim.study.compare import compare
 from tests.test_cli import QUICK, Call, call  # noqa: F401 (a fixture)
 
 SMALL = {

@@ -12,8 +12,8 @@ from rich.console import Console
 
 from capcsim import progress
 from capcsim.progress import Stage, Stages, duration
-from capcsim.study.run import run_scenario
 from capcsim.scenario import load_scenario
+from capcsim.study.run import run_scenario
 
 
 def piped() -> Console:

@@ -17,8 +17,8 @@ from capcsim.journal import Journal, read_journal
 from capcsim.protocol.noise import mechanism_of
 from capcsim.record import Record
 from capcsim.report.tables import notes
-from capcsim.study.run import run_scenario
 from capcsim.scenario import Scenario, load_scenario
+from capcsim.study.run import run_scenario
 from tests.killing import run_until_killed
 
 Build = Callable[..., Scenario]

@@ -8,14 +8,16 @@ from typing import Any
 import numpy as np
 import pytest
 
-from capcsim.backend import VOTE_RING_BITS
-from capcsim.crypto.shares import reconstruct
 from capcsim.errors import ScenarioError
-from capcsim.journal import Journal
 from capcsim.record import Record
 from capcsim.report.tables import notes
-from capcsim.run import Job, Silent, run_scenario
 from capcsim.scenario import load_scenario
+from capcsim.study.books import scratch_books
+from capcsim.study.means import Means
+from capcsim.study.result import read_result
+from capcsim.study.run import run_scenario
+from capcsim.study.trained import deal_out, train
+from capcsim.study.walk import load_backend, walk
 from tests.killing import run_until_killed
 from tests.test_run import Build, substance
 
@@ -61,16 +63,13 @@ def test_a_retrained_party_answers_a_later_round(scenario: Build, tmp_path: Path
 
 def test_in_a_later_round_the_retrained_model_is_the_one_that_votes(scenario: Build, tmp_path: Path) -> None:
     changes = {**ROUNDS, "queries.rounds": 2, "queries.per_querier": 28, "models.epochs": 5}
-    job = Job(scenario(changes), 1, "loky", Silent())
-    job.train()
-    first = job.learning.voters[0]
-    with closing(job.open_ledger(tmp_path / "ledger")) as ledger, Journal(tmp_path / "releases") as releases:
-        job.plan_queries(0)
-        job.simulate(job.execute(fresh=False), ledger, releases)
-        job.plan_queries(1)
-    votes = reconstruct(job.votes[1], VOTE_RING_BITS)[0].argmax(axis=1)
-    x = job.learning.samples(1, job.asked[1])
-    second = job.learning.own[0]
+    wanted, means = scenario(changes), Means()
+    with closing(load_backend(wanted)) as backend, scratch_books(wanted) as books:
+        walked = walk(deal_out(wanted, means), backend, books, means)
+    ensemble, asked = walked.trained.ensemble, walked.asked
+    first = train(ensemble, means).models.voters[0]
+    votes, x = asked.ballots[1][0], ensemble.samples(1, asked.rows[1])
+    second = walked.trained.models.own[0]
     assert (votes[:14] == first.predict(x[:14])).all()
     assert (votes[14:] == second.predict(x[14:])).mean() > 0.9
     assert (votes[14:] != first.predict(x[14:])).any(), "labels have taught the party something"
@@ -158,7 +157,7 @@ def test_sites_with_gaps_and_a_protected_attribute(scenario: Build, tmp_path: Pa
         "sites": ["ward 0", "ward 1", "ward 2"],
         "protected": ["f", "m"],
     }
-    assert "Sites: 0 is ward 0, 1 is ward 1, 2 is ward 2." in notes(record)
+    assert "Sites: 0 is ward 0, 1 is ward 1, 2 is ward 2." in notes(read_result(record))
     with pytest.raises(ScenarioError, match=r"data\.evaluation = 190: at most \d+: site 'ward 0' has"):
         run_scenario(scenario(changes | {"data.evaluation": 190}), tmp_path / "large")
     for row in record.manifest["summary"]["queriers"]:

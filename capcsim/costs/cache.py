@@ -45,7 +45,7 @@ def host() -> dict[str, Any]:
 
 
 def identity_of(backend: Backend, options: Mapping[str, object] | None = None) -> dict[str, Any]:
-    """What a backend's integers and work depend on besides the host: its source and ours, its options, the libraries."""
+    """What a backend's integers and work depend on besides the host: sources, options, libraries."""
     package = type(backend).__module__.partition(".")[0]
     return {
         "versions": versions(),

@@ -68,7 +68,7 @@ class Foreseen:
         ]
 
     def sizes(self) -> tuple[tuple[int, int, int], ...]:
-        """Querying party, number and size of every batch: all that its pairs' costs can depend on besides the voters."""
+        """Querying party, number and size of every batch: what costs depend on besides the voters."""
         return tuple(
             (ask.batch.querier, ask.batch.number, len(ask.batch.queries))
             for ask in self.commands
@@ -102,7 +102,7 @@ def foresee(turns: Sequence[Turn], rules: Rules, admission: Admission, *, loses:
 
 def _dry(turns: Sequence[Turn], rules: Rules, admission: Admission, *, bought: bool) -> Foreseen:
     def opener(querier: int, queries: Sequence[int], counted: Sequence[int]) -> Aggregate:  # noqa: ARG001
-        spent = dict.fromkeys(admission.accounts(querier), Counter({Event(): len(queries)}))
+        spent = {account: Counter({Event(): len(queries)}) for account in admission.accounts(querier)}
         return Aggregate(np.zeros(len(queries), np.int64), np.ones(len(queries), np.bool_), spent)
 
     def answer(command: Command) -> FlowEvent | None:

@@ -200,7 +200,9 @@ class Handlers:
     def agreement(self, execution: Execution) -> Agreement:
         """Compare a pair's outcome with the reference's; a pair that was compared before adds nothing."""
         pair, logits, votes = execution.pair, execution.logits, execution.votes
-        assert pair.voter and logits and votes, "steps 1a to 1c have run"
+        assert pair.voter is not None, "the guardian's pair has no reference"
+        assert logits is not None, "step 1b has run"
+        assert votes is not None, "step 1c has run"
         reference = self._backend.reference(pair.voter.prepared, self._queries(pair))
         key = (pair.querier, pair.batch, pair.voter.index)
         found = reconstruct(logits.values, logits.ring_bits)

@@ -7,7 +7,7 @@ from capcsim.backend import PublicModel, Step, Transcript
 from capcsim.costs.condense import condensed
 from capcsim.costs.transcripts import cpu_spread, from_json, to_json
 from capcsim.privacy.mechanisms import Mechanism
-from capcsim.protocol.steps import Voter
+from capcsim.protocol.steps import Voter, release_bits
 from capcsim.seeds import Seeds
 
 Own: TypeAlias = dict[tuple[Step, int, int, int, int], Transcript]
@@ -110,8 +110,10 @@ def pair_group(public: PublicModel) -> str:
 
 
 def guardian_group(classes: int, voters: int, mechanism: Mechanism) -> str:
-    """All that the cost of the guardian's steps depends on besides the batch."""
-    return f"guardian: {classes} classes, {voters} voters, {mechanism}"
+    """All that the cost of the guardian's steps depends on besides the batch: not how much noise there is."""
+    tested = "" if mechanism.threshold is None else f", threshold {mechanism.threshold}"
+    width = release_bits(mechanism, voters)
+    return f"guardian: {classes} classes, {voters} voters, {mechanism.argmax.family} noise, mod 2^{width}{tested}"
 
 
 class MeasuredCosts:

@@ -106,7 +106,9 @@ def task_key(task: TrainingTask, models: Models, how: str) -> str:
     named = HYPERPARAMETERS if is_network(task.kind) else HYPERPARAMETERS | TREES
     wanted = models.model_dump(mode="json", include=named)
     identity = f"{torch.__version__} {source_digest(SOURCES)}"
-    digest = hashlib.sha256(json.dumps([wanted, task.kind, task.x.shape, task.classes, task.seed, how, identity]).encode())
+    digest = hashlib.sha256(
+        json.dumps([wanted, task.kind, task.x.shape, task.classes, task.seed, how, identity]).encode()
+    )
     digest.update(task.x.tobytes())
     digest.update(task.y.tobytes())
     return digest.hexdigest()[:32]

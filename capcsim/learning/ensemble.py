@@ -115,7 +115,14 @@ class Ensemble:
         return TrainingTask(kinds[party % len(kinds)], x, data.y[rows], data.classes, seed)
 
     def select(
-        self, selection: Selection, own: Model, querier: int, count: int, bought: Bought, asked: Indices, round_: int = 0
+        self,
+        selection: Selection,
+        own: Model,
+        querier: int,
+        count: int,
+        bought: Bought,
+        asked: Indices,
+        round_: int = 0,
     ) -> Indices:
         """The samples that a querying party asks about next, by its `own` model: int64[count], none that it asked."""
         pool = self.parts.pools[querier]

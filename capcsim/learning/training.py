@@ -29,8 +29,8 @@ def train_all(
 ) -> list[Model]:
     """Trained models in the order of the tasks; `advance` is called with 1 for each that is done.
 
-    `trained` is told how many had to be. What `checkpoints` has is not trained again, and what is trained goes there at once: a killed run goes on where it
-    was. Networks are trained in one batch where there is a GPU.
+    `trained` is told how many had to be. What `checkpoints` has is not trained again, and what is trained goes there
+    at once: a killed run goes on where it was. Networks are trained in one batch where there is a GPU.
     """
     how, on_gpu = way(), torch.cuda.is_available()
     done: dict[int, Model] = {}

@@ -14,7 +14,6 @@ from numpy.typing import NDArray
 
 from capcsim.backend import VOTE_RING_BITS, Backend, ReleaseNoise, Session
 from capcsim.crypto.shares import reconstruct
-from capcsim.twoparty.voting import noisy_argmax
 from capcsim.errors import InputError, PrivacyBudgetExceeded, RecordError
 from capcsim.journal import Journal
 from capcsim.privacy.ledger import Events, Key, Ledger
@@ -22,6 +21,7 @@ from capcsim.privacy.mechanisms import Event, NoiseKind
 from capcsim.privacy.noise import Draw
 from capcsim.protocol.noise import NoiseSource
 from capcsim.protocol.steps import Voter, Votes, answering, release_noise, sum_shares
+from capcsim.twoparty.voting import noisy_argmax
 
 Sums: TypeAlias = tuple[NDArray[np.uint64], NDArray[np.uint64]]
 

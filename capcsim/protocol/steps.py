@@ -11,11 +11,11 @@ import numpy as np
 from numpy.typing import NDArray
 
 from capcsim.backend import VOTE_RING_BITS, Prepared, ReleaseNoise, Scope
-from capcsim.twoparty.programs import Mark, Recv, Send, Steps
 from capcsim.crypto.shares import ring_mask, share
-from capcsim.twoparty.voting import one_hot_argmax
 from capcsim.privacy.mechanisms import Mechanism
 from capcsim.privacy.noise import Draw, largest_noise, real_draw
+from capcsim.twoparty.programs import Mark, Recv, Send, Steps
+from capcsim.twoparty.voting import one_hot_argmax
 
 Votes: TypeAlias = NDArray[np.uint64]
 

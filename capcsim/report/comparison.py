@@ -200,6 +200,6 @@ def _leaks(row: Row) -> str:
     return "; ".join(f"the {role} learns {what}" for role, what in row["leaks"].items()) or "nothing is said"
 
 
-def _as_run(found: Mapping[str, Any]) -> str:
+def _as_run(found: dict[str, Any]) -> str:
     """What ran, whatever the title says."""
     return ran(*(found[key] for key in ("parties", "voters", "queriers", "data", "seed")))

@@ -92,9 +92,7 @@ def classes(record: Record) -> Figure:
     figure = Figure(figsize=(8, 5), layout="constrained")
     above, below = figure.subplots(2, 1, sharex=True, height_ratios=(2, 1))
     places = np.arange(len(asked))
-    for shift, (label, colour), values in zip(
-        (-0.2, 0.2), (("before", MUTED), ("after", STRONG)), means, strict=True
-    ):
+    for shift, (label, colour), values in zip((-0.2, 0.2), (("before", MUTED), ("after", STRONG)), means, strict=True):
         above.bar(places + shift, values, 0.4, color=colour, label=label)
     below.bar(places, asked, 0.4, color=OTHER)
     above.set_ylabel("accuracy")
@@ -113,8 +111,9 @@ def epsilon(record: Record) -> Figure:
     curve, found = Curve.model_validate(record.manifest["epsilon_curve"]), read_result(record)
     figure, axes = _figure(8, 4.2)
     axes.plot(curve.labels, curve.epsilon, color=STRONG, label="discrete noise, data-independent")
-    if None not in curve.analytic:
-        axes.plot(curve.labels, curve.analytic, "--", color=MUTED, label="analytic Gaussian, continuous noise")
+    analytic = [epsilon for epsilon in curve.analytic if epsilon is not None]
+    if len(analytic) == len(curve.labels):
+        axes.plot(curve.labels, analytic, "--", color=MUTED, label="analytic Gaussian, continuous noise")
     privacy = found.privacy
     budget = privacy.epsilon_budget
     axes.axhline(budget, color=ACCENT, linewidth=1, label=f"budget {budget:g}")
@@ -128,7 +127,7 @@ def epsilon(record: Record) -> Figure:
             axes.hlines(row.epsilon, left, right, color=ACCENT, linewidth=2, zorder=2)
         axes.plot([], [], color=ACCENT, linewidth=2, label="charged by an interrupted run, no label bought")
     axes.set_xlabel("labels charged to one account")
-    axes.set_ylabel(f"epsilon at delta = {privacy['delta']:g}")
+    axes.set_ylabel(f"epsilon at delta = {privacy.delta:g}")
     axes.set_title("Privacy spent")
     axes.set_ylim(bottom=0)
     axes.set_xlim(left=0)

@@ -122,9 +122,7 @@ def _unlabelled(found: Result) -> list[str]:
     privacy, lines = found.privacy, []
     if privacy.charges_without_label:
         whose = ", ".join(
-            f"party {row.querier}: {row.charges_without_label}"
-            for row in found.queriers
-            if row.charges_without_label
+            f"party {row.querier}: {row.charges_without_label}" for row in found.queriers if row.charges_without_label
         )
         number = privacy.charges_without_label
         lines.append(f"{number} charge{'s' * (number > 1)} of an interrupted run bought no label ({whose}).")

@@ -1,4 +1,4 @@
-"""Who computes where: parties, several on a machine if the scenario says so; the guardian, a dealer for who needs one."""
+"""Who computes where: parties, several on a machine if the scenario says so; guardian; a dealer for who needs one."""
 
 from collections.abc import Iterator
 from dataclasses import dataclass

@@ -31,9 +31,7 @@ Process: TypeAlias = Generator[simpy.Event, Any, None]
 class Costs(Protocol):
     """Where the world gets transcripts from."""
 
-    def transcript(
-        self, step: Step, voter: Voter | None, querier: int, batch: int = -1, size: int = 0
-    ) -> Transcript:
+    def transcript(self, step: Step, voter: Voter | None, querier: int, batch: int = -1, size: int = 0) -> Transcript:
         """One step of a querying party with a voter, or (None) with the guardian; of a batch of so many queries."""
 
     def group(self, voter: Voter | None) -> str:
@@ -118,9 +116,8 @@ class World:
                 self._carry_out(command, round_, inbox, labelled)
             if End() in commands:
                 break
-            arrival = inbox.get()
-            self._env.run(arrival)
-            commands = flow.send(arrival.value)
+            event: Any = self._env.run(inbox.get())
+            commands = flow.send(event)
         makespan_s = float(self._env.now)
         self._env.run()
         return self._result(makespan_s)

@@ -148,8 +148,8 @@ class _Ballots:
 
     def _ballots(self, querier: int, names: Sequence[str], kept: dict[str, NDArray[np.int16]]) -> Ballots:
         columns = [kept[name] for name in names]
-        found = np.stack(columns, axis=1) if columns else np.zeros((len(self._voters), 0), np.int16)
-        found = found.astype(np.int64)
+        there = np.stack(columns, axis=1) if columns else np.zeros((len(self._voters), 0), np.int16)
+        found: Ballots = there.astype(np.int64)
         found[[voter.index for voter in self._voters if voter.party == querier]] = UNKNOWN
         return found
 

@@ -23,7 +23,7 @@ from capcsim.study.books import accountant_of, scratch_books
 from capcsim.study.means import Means, Progress, Silent
 from capcsim.study.metrics import View, value
 from capcsim.study.result import FORMER_NAMES
-from capcsim.study.simulated import to_ask
+from capcsim.study.simulated import asked_until
 from capcsim.study.trained import deal_out, train
 from capcsim.study.walk import Walked, load_backend, walk
 
@@ -50,9 +50,7 @@ def compare(
     means = Means(progress or Silent(), workers, engine, measure)
     everywhere = {SCENARIO_NETWORK: scenario.network, **networks}
     with ExitStack() as stack:
-        backends = [
-            stack.enter_context(closing(load_backend(_with_backend(scenario, choice)))) for choice in choices
-        ]
+        backends = [stack.enter_context(closing(load_backend(_with_backend(scenario, choice)))) for choice in choices]
         ensemble = deal_out(_with_backend(scenario, choices[0]), means.named(str(choices[0])))
         rows = []
         for choice, backend in zip(choices, backends, strict=True):
@@ -132,7 +130,7 @@ class _Row:
         """Every step by the clock, with the first party's real queries and the model of a party that answers it."""
         scenario, means = self.ensemble.scenario, self.means
         trained, nothing = train(self.ensemble, means), [nothing_bought() for _ in self.ensemble.queriers]
-        until = -(-to_ask(scenario, accountant_of(scenario)) // scenario.queries.rounds)
+        until = asked_until(scenario, accountant_of(scenario), 0)
         asked = ask(trained, self.backend, None, nothing, until, 0, means)
         if not until:
             allowed = "enough for one label; raise it, or the noise"

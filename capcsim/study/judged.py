@@ -41,7 +41,9 @@ def judge(trained: Trained, bought: Sequence[Bought], means: Means) -> Judged:
 def _of_parties(trained: Trained) -> list[TrainingTask]:
     """What the baselines train on, where there are any."""
     scenario = trained.ensemble.scenario
-    return [trained.ensemble.task(party) for party in range(scenario.parties.count)] if scenario.models.baselines else []
+    return (
+        [trained.ensemble.task(party) for party in range(scenario.parties.count)] if scenario.models.baselines else []
+    )
 
 
 def _baselines(trained: Trained, means: Means) -> dict[str, Baseline]:

@@ -173,7 +173,7 @@ def page() -> str:
     lines = [
         "# Metrics",
         "",
-        "Every figure that a run tells, each defined once, in `capcsim/study/metrics.py`, from which this page is made.",
+        "Every figure that a run tells, each defined once, in `capcsim/study/metrics.py`, which makes this page.",
         "",
         "| metric | unit | basis | definition |",
         "|---|---|---|---|",

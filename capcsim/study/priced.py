@@ -68,7 +68,8 @@ def price(
 
 def one_hot(ballots: Ballots, classes: int) -> NDArray[np.int64]:
     """The votes int64[V, n, C]; all zero where a voter did not vote."""
-    return (ballots[:, :, None] == np.arange(classes)).astype(np.int64)
+    votes: NDArray[np.int64] = (ballots[:, :, None] == np.arange(classes)).astype(np.int64)
+    return votes
 
 
 def share_ballots(ballots: Ballots, classes: int) -> Votes:
@@ -89,7 +90,7 @@ def _bench(
     mechanism: Mechanism,
     means: Means,
 ) -> tuple[Bench, list[Votes]]:
-    """The bench, and the shares in which it puts the votes that it executes; those of earlier rounds are as they were."""
+    """The bench, and the shares in which it puts the votes that it executes; earlier rounds' are as they were."""
     ballots = list(asked.ballots)
     for querier, old in enumerate(earlier.ballots if earlier else ()):
         ballots[querier] = np.concatenate([old, ballots[querier][:, old.shape[1] :]], axis=1)

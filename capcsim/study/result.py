@@ -1,6 +1,7 @@
 """What a run tells, as one typed value: `capcsim run --json` prints it, table, figures and report read it.
 
-Its metrics are defined in `capcsim.study.metrics`, and `capcsim.study.summing_up` makes it; besides them stands what a reader must know to believe them.
+Its metrics are defined in `capcsim.study.metrics`, and `capcsim.study.summing_up` makes it; besides them stands what a
+reader must know to believe them.
 """
 
 from typing import Any, Literal, TypeAlias

@@ -52,7 +52,7 @@ def run_scenario(
         if record.complete:
             return record
         data, mechanism = ensemble.training_records(), mechanism_of(scenario)
-        booked = book and check_in(book, record, mechanism, data, privacy, note, adopt=adopt)
+        booked = check_in(book, record, mechanism, data, privacy, note, adopt=adopt) if book else None
         enforcing = booked is not None and privacy.book == "enforce"
         witness = _witness(record, booked, scenario, note)
         earlier = booked.earlier() if booked and enforcing else None

@@ -7,7 +7,7 @@ from capcsim.backend import Backend
 from capcsim.costs.foresee import Foreseen, foresee
 from capcsim.costs.measured import MeasuredCosts
 from capcsim.learning.ensemble import Bought
-from capcsim.privacy.accountant import Accountant, Analysis
+from capcsim.privacy.accountant import Analysis
 from capcsim.protocol.admission import Admission
 from capcsim.protocol.aggregate import Aggregator, Executed, Release, in_the_open, lost_charges
 from capcsim.protocol.flow import GUARDIAN, Rules, Turn, flow
@@ -128,12 +128,11 @@ def can_lose(scenario: Scenario, accountant: Analysis) -> bool:
     return scenario.protocol.deadline_s is not None or not accountant.mechanism.answers_every_query
 
 
-def to_ask(scenario: Scenario, accountant: Analysis) -> int:
-    """How many queries a querying party asks in all rounds."""
-    wanted = scenario.queries.per_querier
-    if can_lose(scenario, accountant) or not accountant.foreseeable:
-        return wanted
-    return Accountant(accountant.mechanism, accountant.delta).affordable(scenario.privacy.epsilon, wanted)
+def asked_until(scenario: Scenario, accountant: Analysis, round_: int) -> int:
+    """How many queries a querying party asks up to the end of a round; over all rounds, what its budget pays for."""
+    wanted, rounds = scenario.queries.per_querier, scenario.queries.rounds
+    all_ = wanted if can_lose(scenario, accountant) else accountant.affordable(scenario.privacy.epsilon, wanted)
+    return -(-(round_ + 1) * all_ // rounds)
 
 
 def sections(scenario: Scenario) -> dict[str, object]:

@@ -1,6 +1,7 @@
 """The one way through the stages: trained, then in each round asked, priced and simulated, and judged at the end."""
 
 from dataclasses import dataclass
+from functools import partial
 
 from capcsim import registry
 from capcsim.backend import Backend, Capabilities
@@ -14,7 +15,7 @@ from capcsim.study.books import Books, Spent
 from capcsim.study.judged import Judged, judge
 from capcsim.study.means import Means
 from capcsim.study.priced import Priced, price
-from capcsim.study.simulated import Happened, Round, Simulation, to_ask
+from capcsim.study.simulated import Happened, Round, Simulation, asked_until
 from capcsim.study.trained import Trained, adopt, train
 
 
@@ -54,26 +55,19 @@ class Walked:
 def walk(ensemble: Ensemble, backend: Backend, books: Books, means: Means) -> Walked:
     """All stages of the ensemble's scenario; what was made before, in memory or on disk, is not made again."""
     scenario, accountant = ensemble.scenario, books.ledger.accountant
-    trained = train(ensemble, means)
-    simulation = Simulation(scenario, books, backend, means)
+    simulation, trained = Simulation(scenario, books, backend, means), train(ensemble, means)
     bought: list[Bought] = [nothing_bought() for _ in ensemble.queriers]
-    asked: Asked | None = None
-    priced: Priced | None = None
-    rounds, count = scenario.queries.rounds, to_ask(scenario, accountant)
-    for round_ in range(rounds):
-        trained = adopt(trained, bought, means) if round_ else trained
-        until = -(-(round_ + 1) * count // rounds)
-        asked = ask(trained, backend, asked, bought, until, round_, means)
+    rounds: list[Round] = []
+    for round_ in range(scenario.queries.rounds):
+        earlier = rounds[-1] if rounds else None
+        trained = adopt(trained, bought, means) if earlier else trained
+        until = asked_until(scenario, accountant, round_)
+        asked = ask(trained, backend, earlier.asked if earlier else None, bought, until, round_, means)
         turns = simulation.turns(asked, trained.changed)
-        foreseen = simulation.foresee(turns)
-        before = priced
-        priced = books.priced(
-            ensemble,
-            asked,
-            round_,
-            lambda: price(ensemble, asked, before, foreseen, backend, accountant.mechanism, means),
-        )
-        happened = simulation.run(Round(asked, priced, turns))
+        make = partial(price, ensemble, asked, earlier.priced if earlier else None, simulation.foresee(turns))
+        priced = books.priced(ensemble, asked, round_, partial(make, backend, accountant.mechanism, means))
+        rounds.append(Round(asked, priced, turns))
+        happened = simulation.run(rounds[-1])
         bought = happened.bought(asked)
     books.ledger.commit()
     judged = judge(trained, bought, means)

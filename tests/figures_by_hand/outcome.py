@@ -11,6 +11,7 @@ from typing import Any
 
 import mpmath
 import numpy as np
+from capcsim.study.results import Outcome
 
 from capcsim.backend import Capabilities, Compute, Phase, Prepared, PublicModel, Role, Scope, Step, Transcript
 from capcsim.costs.measured import Agreement, Measurements, Stratum
@@ -21,7 +22,6 @@ from capcsim.privacy.accountant import Accountant
 from capcsim.privacy.ledger import BudgetScope, Ledger
 from capcsim.privacy.mechanisms import GNMax
 from capcsim.protocol.steps import Voter
-from capcsim.study.results import Outcome
 from capcsim.scenario import Scenario
 from capcsim.simulation.replay import Log, MessageRow
 from capcsim.simulation.world import UNANSWERED, QueryRow, Simulated

@@ -18,12 +18,12 @@ import torch
 
 from capcsim.choices import Choice, parse_networks
 from capcsim.cli import main
-from capcsim.study.compare import _results, _times, compare
 from capcsim.costs.profile import profile
 from capcsim.privacy.accountant import Accountant
 from capcsim.privacy.mechanisms import GNMax
 from capcsim.record import Record
 from capcsim.scenario import Scenario, parse_scenario
+from capcsim.study.compare import _results, _times, compare
 from tests.figures_by_hand.outcome import SIMULATED, gaussian_epsilon, hand_made, leaves
 from tests.figures_by_hand.scripted import KEY_BYTES, LABEL_BYTES, QUERY_BYTES, VOTE_BYTES, Clock, Script, Scripted
 

@@ -12,6 +12,7 @@ from typing import Any
 
 import numpy as np
 import pytest
+from capcsim.study.results import summarise
 
 from capcsim.backend import (
     VOTE_RING_BITS,
@@ -25,7 +26,6 @@ from capcsim.backend import (
     Step,
     Transcript,
 )
-from capcsim.study.compare import _times
 from capcsim.costs.measured import MeasuredCosts, Measurements, Stratum, guardian_group, pair_group
 from capcsim.crypto.shares import share
 from capcsim.fixed_point.layers import Linear
@@ -36,10 +36,10 @@ from capcsim.privacy.mechanisms import GNMax
 from capcsim.privacy.noise import Draw
 from capcsim.protocol import Collaboration, Voter
 from capcsim.record import Record
-from capcsim.study.results import summarise
 from capcsim.scenario import Scenario
 from capcsim.seeds import Seeds
 from capcsim.simulation.world import Simulated, World
+from capcsim.study.compare import _times
 from tests.figures_by_hand.outcome import hand_made
 
 Q, A, G = Role.QUERIER, Role.ANSWERER, Role.GUARDIAN

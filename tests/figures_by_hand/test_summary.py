@@ -8,10 +8,10 @@ from typing import Any
 
 import numpy as np
 import pytest
+from capcsim.study.results import Outcome, summarise
 
 from capcsim.learning.metrics import Quality, average, quality
 from capcsim.record import Record
-from capcsim.study.results import Outcome, summarise
 from capcsim.scenario import Scenario
 from tests.figures_by_hand.outcome import BUDGET, DELTA, SIGMA, gaussian_epsilon, hand_made, leaves
 

@@ -8,8 +8,8 @@ from typing import Any
 import numpy as np
 
 from capcsim.report.tables import notes
-from capcsim.study.run import run_scenario
 from capcsim.scenario import Scenario
+from capcsim.study.run import run_scenario
 from tests.learning.tables_of import csv_text, features
 
 ROWS = 400

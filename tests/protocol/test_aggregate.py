@@ -19,7 +19,7 @@ from capcsim.privacy.ledger import BudgetScope, Ledger
 from capcsim.privacy.mechanisms import ConfidentGNMax, GNMax, Mechanism
 from capcsim.privacy.noise import Draw
 from capcsim.protocol.admission import Admission
-from capcsim.protocol.aggregate import Aggregate, Aggregator, Executed, in_the_open, lost_charges, unlabelled_charges
+from capcsim.protocol.aggregate import Aggregate, Aggregator, Executed, in_the_open, lost_charges
 from capcsim.protocol.noise import NoiseSource, RealNoise, SimulatedNoise
 from capcsim.protocol.steps import Voter, answering, count_programs, share_votes, submit_programs, sum_shares
 from capcsim.seeds import Seeds

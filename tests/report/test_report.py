@@ -6,18 +6,18 @@ from pathlib import Path
 
 import numpy as np
 import pytest
+from capcsim.caveats import caveats
 from matplotlib.image import imread
 from rich.console import Console
 
-from capcsim.caveats import caveats
 from capcsim.record import Record
 from capcsim.report.figures import FIGURES, classes, draw_figures, utilisation
 from capcsim.report.layout import new_table
 from capcsim.report.page import write_page
 from capcsim.report.tables import fraction, notes, seconds, size, summary
 from capcsim.report.trace import write_trace
-from capcsim.study.run import run_scenario
 from capcsim.scenario import load_scenario
+from capcsim.study.run import run_scenario
 
 
 @pytest.fixture(scope="module")
