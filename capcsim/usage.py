@@ -6,7 +6,7 @@ which has stayed the same over its versions, not by their classes, which have no
 
 import re
 from collections.abc import Iterator
-from typing import Any
+from typing import Any, get_args
 
 from capcsim.errors import closest
 
@@ -87,9 +87,11 @@ def _scenario_key(word: str) -> str | None:
 
     def keys(model: Any, prefix: str = "") -> Iterator[str]:
         for name, field in model.model_fields.items():
-            if hasattr(field.annotation, "model_fields"):
-                yield from keys(field.annotation, f"{prefix}{name}.")
-            else:
+            kinds = (field.annotation, *get_args(field.annotation))
+            sections = [kind for kind in kinds if hasattr(kind, "model_fields")]
+            for section in sections:
+                yield from keys(section, f"{prefix}{name}.")
+            if not sections:
                 yield f"{prefix}{name}"
 
     plain = word.replace("-", "_")

@@ -10,6 +10,8 @@ from capcsim.errors import ScenarioError
 from capcsim.scenario import Scenario, load_scenario, shipped_scenarios
 
 Build = Callable[..., Scenario]
+CONFIDENT = {"privacy.mechanism": "confident-gnmax", "privacy.threshold": 5, "privacy.sigma1": 3.0}
+LAPLACE = {"privacy.mechanism": "lnmax", "privacy.sigma": None, "privacy.scale": 3.0}
 
 
 def test_the_shipped_scenarios_are_valid() -> None:
@@ -42,6 +44,35 @@ def test_overrides_take_toml_values_and_bare_words() -> None:
 def test_a_scenario_cannot_be_changed(scenario: Build) -> None:
     with pytest.raises(ValueError, match="frozen"):
         scenario().privacy.sigma = 1.0
+
+
+TABLE = {"data.source": "csv", "data.path": "mine.csv", "data.site": "ward", "data.drop": ["id"]}
+BY_SITE = {"data.source": "heart", "data.partition": "site", "data.missing": "median", "data.train_per_party": None}
+KINDS = [{}, LAPLACE, CONFIDENT, {"data.source": "mnist"}, {"data.source": "npz", "data.path": "x.npz"}, TABLE, BY_SITE]
+
+
+@pytest.mark.parametrize("changes", KINDS)
+def test_what_a_record_keeps_is_the_scenario(scenario: Build, changes: dict[str, Any]) -> None:
+    """Each kind's own keys, and no other kind's."""
+    found = scenario(changes)
+    told = json.loads(json.dumps(found.model_dump(mode="json")))
+    assert Scenario.model_validate(told) == found
+    for key, value in changes.items():
+        section, name = key.split(".")
+        assert told[section].get(name) == value
+    assert ("scale" in told["privacy"]) == (changes is LAPLACE)
+    assert ("drop" in told["data"]) == (changes is TABLE)
+
+
+@pytest.mark.parametrize("name", ["digits", "hospitals"])
+def test_a_folder_for_what_lies_in_none_is_refused(name: str) -> None:
+    with pytest.raises(ScenarioError, match=r"^--data 'sets': leave it out: data\.source = '\w+' is no set"):
+        load_scenario(name, folder=Path("sets"))
+
+
+def test_a_kind_is_changed_by_overrides() -> None:
+    found = load_scenario("digits", ["privacy.mechanism=lnmax", "privacy.sigma=", "privacy.scale=4"], seed=1).privacy
+    assert (found.mechanism, found.parameters, found.epsilon) == ("lnmax", {"scale": 4.0}, 6.0)
 
 
 def test_a_data_path_is_meant_from_the_scenarios_folder(tmp_path: Path) -> None:
@@ -105,7 +136,17 @@ BAD: list[tuple[str, dict[str, Any], str]] = [
     ),
     ("a mechanism's slip", {"privacy.mechanism": "gnmx"}, r"did you mean gnmax\?"),
     ("Laplace without a scale", {"privacy.mechanism": "lnmax"}, r"privacy\.scale is missing: .*for lnmax"),
-    ("both noises", {"privacy.scale": 3.0}, r"privacy\.scale = 3\.0: remove it: gnmax takes privacy\.sigma"),
+    ("both noises", {"privacy.scale": 3.0}, r"privacy\.scale = 3\.0: remove it: gnmax takes privacy\.sigma; .*'lnmax'"),
+    (
+        "another's noise",
+        {"privacy.mechanism": "lnmax", "privacy.scale": 3.0},
+        r"privacy\.sigma = 1\.0: remove it: lnmax takes privacy\.scale; only privacy\.mechanism = 'gnmax' or 'conf",
+    ),
+    (
+        "another's noise only",
+        {"privacy.mechanism": "lnmax"},
+        r"for lnmax, in place of privacy\.sigma \(--set privacy\.sigma= removes it\): discrete Laplace noise",
+    ),
     (
         "Confident without a threshold",
         {"privacy.mechanism": "confident-gnmax"},
@@ -116,7 +157,7 @@ BAD: list[tuple[str, dict[str, Any], str]] = [
         {"privacy.threshold": 5},
         r"privacy\.threshold = 5: remove it: gnmax takes privacy\.sigma",
     ),
-    ("half a vote", {"privacy.threshold": 2.5}, r"privacy\.threshold = 2\.5: a whole number"),
+    ("half a vote", CONFIDENT | {"privacy.threshold": 2.5}, r"privacy\.threshold = 2\.5: a whole number"),
     ("a group of all", {"privacy.corrupted_parties": 8}, r"corrupted_parties = 8: fewer than parties\.count = 8"),
     (
         "a budget that rounds leak past",
@@ -143,8 +184,12 @@ BAD: list[tuple[str, dict[str, Any], str]] = [
     ("more queries than samples", {"queries.per_querier": 31}, r"at most data\.pool_per_querier = 30"),
     ("empty batches", {"queries.batch": 0}, r"queries\.batch = 0: a whole number from 1 to 1000000"),
     ("too few samples a shard", {"parties.virtual_per_party": 41}, r"at most data\.train_per_party = 40"),
-    ("npz without a path", {"data.source": "npz"}, r"data\.path is missing: a file for data\.source = 'npz'"),
-    ("a path without npz", {"data.path": "x.npz"}, r"data\.path = 'x\.npz': a file for .* only for it"),
+    ("npz without a path", {"data.source": "npz"}, r"data\.path is missing: a file for npz: arrays x and y$"),
+    (
+        "a path without npz",
+        {"data.path": "x.npz"},
+        r"data\.path = 'x\.npz': remove it: only data\.source = 'npz', 'csv' or 'parquet' takes it$",
+    ),
     ("estimates", {"protocol.execute": "none"}, r"protocol\.execute = 'none': .*do not exist yet"),
     ("four samples", {"protocol.samples": 4}, r"protocol\.samples = 4: a whole number from 5"),
     ("waiting for ever", {"faults.drop_probability": 0.1}, r"protocol\.deadline_s is missing: .*wait for ever"),
@@ -202,6 +247,32 @@ SEVERAL: list[tuple[str, dict[str, str], list[str]]] = [
         ["at most parties.count = 8", "at most data.pool_per_querier = 30"],
     ),
     (
+        "a mechanism that is not there, beside what all of them have",
+        {'mechanism = "gnmax"': 'mechanism = "lnmx"\nscale = 0', "epsilon = 50.0": "epsilon = 0", "delta = 1e-5": ""},
+        [
+            "privacy.delta is missing: a number",
+            "privacy.mechanism = 'lnmx': 'gnmax', 'lnmax' or 'confident-gnmax'; did you mean lnmax?; also privacy.eps",
+            "privacy.epsilon = 0: a number above 0",
+        ],
+    ),
+    (
+        "no source",
+        {'source = "digits"': "path = 3", "evaluation = 200": ""},
+        ["data.source and data.evaluation are missing: source is 'digits', 'breast_cancer', 'mnist'"],
+    ),
+    (
+        "keys of other kinds",
+        {
+            "sigma = 1.0": "sigma = 1.0\nthreshold = 3",
+            'source = "digits"': 'source = "csv"\npath = "a.csv"\nfolder = "b"',
+        },
+        [
+            "privacy.threshold = 3: remove it: gnmax takes privacy.sigma",
+            "data.folder = ",
+            "csv or parquet takes data.path",
+        ],
+    ),
+    (
         "a list for a section",
         {'[data]\nsource = "digits"': '[[data]]\nsource = "digits"'},
         ["data = [{", "a section with"],
@@ -250,6 +321,8 @@ def numbers(schema: dict[str, Any], node: dict[str, Any], path: str = "") -> Ite
     """Every number of a JSON schema, with its dotted key."""
     if "$ref" in node:
         node = schema["$defs"][node["$ref"].rsplit("/", 1)[-1]]
+    for kind in node.get("oneOf", ()):
+        yield from numbers(schema, kind, path)
     for kind in node.get("anyOf", [node]):
         if kind.get("type") in ("integer", "number") and path:
             yield path, kind
@@ -275,8 +348,9 @@ def test_every_number_has_a_range() -> None:
 @pytest.mark.parametrize("value", [1e308, 1e16, float("inf"), 10**400, -(10**400), -1e-9, True, "1"])
 @pytest.mark.parametrize("key", NUMBERS)
 def test_what_no_machine_or_line_can_be_is_refused_with_the_range(scenario: Build, key: str, value: Any) -> None:
+    kind = {"privacy.scale": LAPLACE, "privacy.threshold": CONFIDENT, "privacy.sigma1": CONFIDENT}.get(key, {})
     with pytest.raises(ScenarioError) as caught:
-        scenario({key[:-2]: [value]} if key.endswith(".0") else {key: value})
+        scenario({**kind, **({key[:-2]: [value]} if key.endswith(".0") else {key: value})})
     told = str(caught.value)
     assert f"{key} = " in told
     assert any(word in told for word in (" from ", " above ", " of at least "))

@@ -22,7 +22,7 @@ from capcsim.learning.datasets import load_dataset
 from capcsim.learning.models import build_model
 from capcsim.learning.tasks import TrainingTask
 from capcsim.learning.training import train_all
-from capcsim.scenario import Data, Models
+from capcsim.scenario import ImageData, Models
 
 TURNS = 10
 
@@ -73,7 +73,7 @@ def main() -> None:
     options.add_argument("--json", action="store_true")
     arguments = options.parse_args()
     setting, count = SETTINGS["mnist"], 20 if arguments.quick else arguments.models
-    data = Data(source="mnist", folder=arguments.data, train_per_party=240, pool_per_querier=1, evaluation=1)
+    data = ImageData(source="mnist", folder=arguments.data, train_per_party=240, pool_per_querier=1, evaluation=1)
     dataset = load_dataset(data)
     rows = np.random.default_rng(0).permutation(60_000)[: count * 240].reshape(count, 240)
     tasks = [TrainingTask("lenet", dataset.x[own], dataset.y[own], 10, seed) for seed, own in enumerate(rows)]

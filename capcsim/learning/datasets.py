@@ -16,28 +16,25 @@ from capcsim.learning.oddities import little_note
 from capcsim.learning.samples import Dataset as Dataset
 from capcsim.learning.samples import Missing, bad_file, channels_first, check_features, levels_note
 from capcsim.learning.tables import load_table
-from capcsim.scenario import Data
+from capcsim.scenario import AnyData, ArrayData, BundledData, HeartData, ImageData, TableData
 
 
-def load_dataset(data: Data) -> Dataset:
+def load_dataset(data: AnyData) -> Dataset:
     """The data set that a scenario names; raises ScenarioError."""
-    match data.source:
-        case "digits":
-            return _digits()
-        case "breast_cancer":
-            return _breast_cancer()
-        case "npz":
-            assert data.path is not None, "the scenario checks this"
-            return _npz(data.path, data.missing)
-        case "csv" | "parquet":
-            return load_table(data)
-        case "heart":
-            return load_heart(_folder(data), data.missing)
-        case _:
+    match data:
+        case BundledData():
+            return _digits() if data.source == "digits" else _breast_cancer()
+        case ImageData():
             return load_images(data.source, _folder(data))
+        case HeartData():
+            return load_heart(_folder(data), data.missing)
+        case ArrayData():
+            return _npz(data.path, data.missing)
+        case TableData():
+            return load_table(data)
 
 
-def _folder(data: Data) -> Path:
+def _folder(data: ImageData | HeartData) -> Path:
     """Where named sets lie; raises ScenarioError where nobody said so."""
     named = data.folder or os.environ.get("CAPCSIM_DATA")
     if not named:

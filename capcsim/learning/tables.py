@@ -25,19 +25,18 @@ from capcsim.learning.samples import (
     listed,
     quoted,
 )
-from capcsim.scenario import Data
+from capcsim.scenario import TableData
 
 ROLES = {"label": "classes", "site": "sites", "protected": "protected"}
 """The keys that name a column, and what its values are called."""
 
 
-def load_table(data: Data) -> Dataset:
+def load_table(data: TableData) -> Dataset:
     """A CSV or Parquet file: one column of labels, perhaps of sites and of a protected attribute, else features.
 
     Labels and sites may be text and are numbered in their sorted order; raises ScenarioError.
     """
     path = data.path
-    assert path is not None, "the scenario checks this"
     roles = {key: name for key in ROLES if (name := getattr(data, key)) is not None}
     if data.source == "csv":
         found = read_csv(path, set(roles.values()), set(data.drop))
@@ -68,7 +67,7 @@ def load_table(data: Data) -> Dataset:
     )
 
 
-def _check_named(path: Path, columns: Columns, data: Data, roles: Mapping[str, str]) -> None:
+def _check_named(path: Path, columns: Columns, data: TableData, roles: Mapping[str, str]) -> None:
     """Every column that the scenario names is there; raises ScenarioError."""
     wanted = [*roles.items(), *(("drop", name) for name in data.drop)]
     for key, name in wanted:
@@ -111,7 +110,7 @@ def _numbered(path: Path, key: str, name: str, column: Any, source: str) -> Numb
     return number_values(values, f"column {quoted(name)}", refuse)
 
 
-def _check_two(path: Path, data: Data, numbered: Mapping[str, Numbered]) -> None:
+def _check_two(path: Path, data: TableData, numbered: Mapping[str, Numbered]) -> None:
     """At least two classes, and two groups; raises ScenarioError."""
     classes = numbered["label"].names
     if len(classes) < 2:

@@ -5,7 +5,7 @@ from collections.abc import Sequence
 from hashlib import sha256
 from typing import ClassVar, Protocol
 
-from capcsim.privacy.mechanisms import ConfidentGNMax, GNMax, LNMax, Mechanism
+from capcsim.privacy.mechanisms import Mechanism, build
 from capcsim.privacy.noise import Draw, real_draw, simulated_draw
 from capcsim.scenario import Scenario
 from capcsim.seeds import Seeds
@@ -73,13 +73,4 @@ def mechanism_of(scenario: Scenario) -> Mechanism:
     """The mechanism, with the number of votes that one protected unit, or group of them, can move."""
     privacy = scenario.privacy
     votes_of_a_unit = scenario.parties.virtual_per_party if privacy.unit == "party" else 1
-    moved_votes = votes_of_a_unit * privacy.corrupted_parties
-    if privacy.mechanism == "lnmax":
-        assert privacy.scale is not None, "the scenario checks this"
-        return LNMax(privacy.scale, moved_votes)
-    assert privacy.sigma is not None, "the scenario checks this"
-    if privacy.mechanism == "gnmax":
-        return GNMax(privacy.sigma, moved_votes)
-    assert privacy.threshold is not None, "the scenario checks this"
-    assert privacy.sigma1 is not None, "the scenario checks this"
-    return ConfidentGNMax(privacy.sigma, privacy.threshold, privacy.sigma1, moved_votes)
+    return build(privacy.mechanism, privacy.parameters, votes_of_a_unit * privacy.corrupted_parties)

@@ -4,7 +4,7 @@
 the value found, and what is allowed. The rest of capcsim imports from here, not from the files.
 """
 
-from capcsim.scenario.data import Data, FileSource, FolderSource, MedMnist
+from capcsim.scenario.data import AnyData, ArrayData, BundledData, Data, HeartData, ImageData, MedMnist, TableData
 from capcsim.scenario.faults import Faults
 from capcsim.scenario.files import find_scenario, load_scenario, parse_scenario, shipped_scenarios
 from capcsim.scenario.machines import Machine, Machines
@@ -12,18 +12,24 @@ from capcsim.scenario.models import ModelKind, Models, NetworkKind, TreesKind
 from capcsim.scenario.network import Access, Network
 from capcsim.scenario.parties import Parties
 from capcsim.scenario.prices import Prices
-from capcsim.scenario.privacy import NOISE_KEYS, Privacy
+from capcsim.scenario.privacy import AnyPrivacy, ConfidentPrivacy, GNMaxPrivacy, LNMaxPrivacy, Privacy
 from capcsim.scenario.protocol import Protocol
 from capcsim.scenario.queries import Queries, Selection
 from capcsim.scenario.scenario import Scenario
 
 __all__ = [
-    "NOISE_KEYS",
     "Access",
+    "AnyData",
+    "AnyPrivacy",
+    "ArrayData",
+    "BundledData",
+    "ConfidentPrivacy",
     "Data",
     "Faults",
-    "FileSource",
-    "FolderSource",
+    "GNMaxPrivacy",
+    "HeartData",
+    "ImageData",
+    "LNMaxPrivacy",
     "Machine",
     "Machines",
     "MedMnist",
@@ -38,6 +44,7 @@ __all__ = [
     "Queries",
     "Scenario",
     "Selection",
+    "TableData",
     "TreesKind",
     "find_scenario",
     "load_scenario",

@@ -3,7 +3,8 @@
 Ranges and words come from the JSON schema, so that errors, editors and documentation say the same.
 """
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterable, Mapping, Sequence
+from dataclasses import dataclass
 from difflib import get_close_matches
 from functools import cache
 from typing import Any
@@ -19,10 +20,9 @@ UNITS = {"_s": "seconds", "_bps": "bits per second", "_bytes": "bytes"}
 
 def explain(error: ValidationError, model: type[BaseModel], source: str) -> ScenarioError:
     """All of pydantic's complaints about a `model` as one error in our words."""
-    schema = _schema(model)
     details = error.errors(include_url=False, include_context=False)
     # A union complains once for each of its kinds.
-    found = {problem.key: problem for problem in map(schema.problem, details)}
+    found = {problem.key: problem for problem in _schema(model).problems(details)}
     # What is in a list says more than the list, of which another kind of the union complains.
     inner = [problem for key, problem in found.items() if not any(other.startswith(f"{key}.") for other in found)]
     return together(inner, source)
@@ -39,24 +39,108 @@ def _schema(model: type[BaseModel]) -> "Schema":
     return Schema(model.model_json_schema())
 
 
+@dataclass(frozen=True)
+class Kind:
+    """One kind of a section of several, which `tag` tells apart; each is a schema without references."""
+
+    section: str
+    tag: str
+    chosen: Node
+    every: Sequence[Node]
+
+    def is_common(self, key: str) -> bool:
+        """Whether every kind has the key."""
+        return all(key in kind["properties"] for kind in self.every)
+
+    def is_foreign(self, key: str) -> bool:
+        """Whether other kinds have the key, and this one has not."""
+        return key not in self.chosen["properties"] and any(key in kind["properties"] for kind in self.every)
+
+    def is_needed(self, key: str) -> bool:
+        """Whether some kinds must have the key, and others have not."""
+        return not self.is_common(key) and any(key in kind["required"] for kind in self.every)
+
+    def removal(self, key: str) -> str:
+        """What to do with a foreign key."""
+        takers = [repr(tag) for kind in self.every if key in kind["properties"] for tag in _words(kind, self.tag)]
+        only = f"only {self.section}.{self.tag} = {_choice(takers)} takes it"
+        own = _choice([f"{self.section}.{name}" for name in self.chosen["required"] if self.is_needed(name)], "and")
+        return f"remove it: {f'{self.name} takes {own}; ' if own else ''}{only}"
+
+    @property
+    def name(self) -> str:
+        """What stands at its tag."""
+        return _choice(_words(self.chosen, self.tag))
+
+
+@dataclass(frozen=True)
+class Complaint:
+    """One of pydantic's. `node` is the schema at `path`, or of the section that has no such key.
+
+    In a section of several kinds, `kind` is the one that complains, about its `key`.
+    """
+
+    type: str
+    path: Sequence[str | int]
+    value: object
+    node: Node
+    kind: Kind | None
+    key: str
+
+    def is_beside(self, other: "Complaint") -> bool:
+        """Whether both are about one section of several kinds."""
+        return self.kind is not None and other.kind is not None and self.kind.section == other.kind.section
+
+
 class Schema:
     """What may stand where, by a JSON schema."""
 
     def __init__(self, root: Node) -> None:
         self._root = root
 
-    def problem(self, detail: Node) -> ScenarioError:
-        """One of pydantic's complaints."""
-        path, value = list(detail["loc"]), detail["input"]
+    def problems(self, details: Iterable[Node]) -> list[ScenarioError]:
+        """All of pydantic's complaints, without those that only another one brings about."""
+        complaints = [self._complaint(detail) for detail in details]
+        told = []
+        for one in complaints:
+            allowed = self._allowed(one, [other for other in complaints if other.is_beside(one)])
+            if allowed:
+                told.append(ScenarioError(_dotted(one.path), None if one.type == "missing" else one.value, allowed))
+        return told
+
+    def _complaint(self, detail: Node) -> Complaint:
+        path = list(detail["loc"])
+        walked, node, kind, key = self._walk(path[:-1] if detail["type"] == "extra_forbidden" else path)
         if detail["type"] == "extra_forbidden":
-            return ScenarioError(_dotted(path), value, "no such key" + self._suggestion(path))
+            walked.append(path[-1])
+            key = key or str(path[-1])
         # What follows the key are names that pydantic gives the kinds of a union.
-        path, node = self._walk(path)
-        allowed = self.expected(node, str(path[-1]) if path else "")
-        if detail["type"] == "missing":
-            meaning = f": {node['description']}" if "description" in node and "properties" not in node else ""
-            return ScenarioError(_dotted(path), None, allowed + meaning)
-        return ScenarioError(_dotted(path), value, allowed + self._remedy(node, value))
+        return Complaint(detail["type"], walked, detail["input"], node, kind, key)
+
+    def _allowed(self, one: Complaint, beside: Sequence[Complaint]) -> str:
+        """What may stand there; nothing where that depends on what the complaints `beside` it are about."""
+        kind = one.kind
+        if kind is None or kind.is_common(one.key):
+            return self._plainly(one)
+        foreign = kind.is_foreign(one.key)
+        if any(other.key == kind.tag for other in beside) and (foreign or one.key in kind.chosen["properties"]):
+            return ""
+        needed = [other for other in beside if kind.is_needed(other.key)]
+        missing = [other.key for other in needed if other.type == "missing"]
+        given = [other.key for other in needed if kind.is_foreign(other.key)]
+        if foreign:
+            return "" if missing and one.key in given else kind.removal(one.key)
+        if one.key not in missing:
+            return self._plainly(one)
+        name = f"{kind.section}.{given[0]}" if given else ""
+        instead = f", in place of {name} (--set {name}= removes it)" if given else ""
+        return f"{self.expected(one.node)} for {kind.name}{instead}{_meaning(one.node)}"
+
+    def _plainly(self, one: Complaint) -> str:
+        if one.type == "extra_forbidden":
+            return "no such key" + self._suggestion(one)
+        allowed = self.expected(one.node, str(one.path[-1]) if one.path else "")
+        return allowed + (_meaning(one.node) if one.type == "missing" else self._remedy(one.node, one.value))
 
     def expected(self, node: Node, key: str = "") -> str:
         """What may stand at a part of the schema, in words."""
@@ -78,6 +162,8 @@ class Schema:
                 return f"a table of names, each with {self.expected(node['additionalProperties'])}"
             case "boolean":
                 return "true or false"
+            case _ if node.get("format") == "file-path":
+                return "a file"
             case _:
                 return "text of one line, without control characters" if "pattern" in node else "text"
 
@@ -98,18 +184,22 @@ class Schema:
         item = self._plain(node["items"])
         return _choice([repr(value) for value in item["enum"]]) if "enum" in item else self.expected(item)
 
-    def _suggestion(self, path: Sequence[str | int]) -> str:
-        _, node = self._walk(path[:-1])
-        known = list(node.get("properties", ()))
-        close = get_close_matches(str(path[-1]), known, n=1, cutoff=0.5)
+    def _suggestion(self, one: Complaint) -> str:
+        known = list(one.node.get("properties", ()))
+        close = get_close_matches(str(one.path[-1]), known, n=1, cutoff=0.5)
         if close:
-            return f"; did you mean {_dotted([*path[:-1], close[0]])}?"
+            return f"; did you mean {_dotted([*one.path[:-1], close[0]])}?"
         return f"; allowed here: {', '.join(known)}" if known else ""
 
-    def _walk(self, path: Sequence[str | int]) -> tuple[list[str | int], Node]:
-        """As much of a path as the schema has, and what it has there."""
-        node, walked = self._plain(self._root), list[str | int]()
+    def _walk(self, path: Sequence[str | int]) -> tuple[list[str | int], Node, Kind | None, str]:
+        """As much of a path as the schema has, what it has there, and the kind of a section that this is in."""
+        node, walked, kind, key = self._plain(self._root), list[str | int](), None, ""
         for step in path:
+            if step in node.get("kinds", ()):
+                # Not a key but pydantic's name of the kind.
+                kind = self._kind(_dotted(walked), node, str(step))
+                node = {**kind.chosen, "properties": {**kind.chosen["properties"], kind.tag: _tags(kind)}}
+                continue
             child = node.get("items") if isinstance(step, int) else node.get("properties", {}).get(step)
             # The names in a table of free names are its user's.
             if child is None and isinstance(node.get("additionalProperties"), Mapping):
@@ -117,19 +207,50 @@ class Schema:
             if child is None:
                 break
             walked.append(step)
+            key = key or (str(step) if kind else "")
             node = self._plain(child)
-        return walked, node
+        return walked, node, kind, key
+
+    def _kind(self, section: str, node: Node, name: str) -> Kind:
+        kinds = {name: self._plain(kind) for name, kind in node["kinds"].items()}
+        return Kind(section, node["discriminator"]["propertyName"], kinds[name], list(kinds.values()))
 
     def _plain(self, node: Node) -> Node:
-        """A part without references, and without null beside the one kind that may stand there."""
+        """A part without references, and without null beside the one kind that may stand there.
+
+        Of several kinds of a section it is the first, with all of them as "kinds", by their classes' names.
+        """
         if "$ref" in node:
             rest = {key: value for key, value in node.items() if key != "$ref"}
-            return {**self._root["$defs"][node["$ref"].rsplit("/", 1)[-1]], **rest}
+            return {**self._root["$defs"][_class(node)], **rest}
+        if "oneOf" in node:
+            rest = {key: value for key, value in node.items() if key != "oneOf"}
+            return {**self._plain(node["oneOf"][0]), **rest, "kinds": {_class(kind): kind for kind in node["oneOf"]}}
         if "anyOf" in node:
             kinds = [kind for kind in node["anyOf"] if kind.get("type") != "null"]
             rest = {key: value for key, value in node.items() if key != "anyOf"}
             return {**self._plain(kinds[0]), **rest} if len(kinds) == 1 else {**rest, "anyOf": kinds}
         return node
+
+
+def _class(reference: Node) -> str:
+    return str(reference["$ref"].rsplit("/", 1)[-1])
+
+
+def _words(kind: Node, key: str) -> list[str]:
+    """The words that may stand at a key of a kind."""
+    node = kind["properties"][key]
+    return list(node["enum"]) if "enum" in node else [node["const"]]
+
+
+def _tags(kind: Kind) -> Node:
+    """What may stand at the tag of a section, of whichever kind."""
+    return {"type": "string", "enum": [word for every in kind.every for word in _words(every, kind.tag)]}
+
+
+def _meaning(node: Node) -> str:
+    """What a missing key is for."""
+    return f": {node['description']}" if "description" in node and "properties" not in node else ""
 
 
 def _dotted(path: Sequence[str | int]) -> str:

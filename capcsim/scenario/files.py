@@ -15,6 +15,8 @@ from typing import Any
 from pydantic import ValidationError
 
 from capcsim.errors import ScenarioError, closest
+from capcsim.scenario.base import tags
+from capcsim.scenario.data import ArrayData, BundledData, TableData
 from capcsim.scenario.errors import explain
 from capcsim.scenario.scenario import Scenario
 
@@ -42,10 +44,12 @@ def load_scenario(
         changed = tuple(_changes(before, tree))
     except RecursionError:
         raise ScenarioError("SCENARIO", str(path), "a scenario; its keys are nested too deeply") from None
-    for section, key, value in (("protocol", "backend", backend), ("data", "folder", folder and str(folder))):
-        # What is no table there is told by what reads the tree.
-        if value is not None and isinstance(tree.setdefault(section, {}), dict):
-            tree[section][key] = value
+    # What is no table there is told by what reads the tree.
+    if backend is not None and isinstance(tree.setdefault("protocol", {}), dict):
+        tree["protocol"]["backend"] = backend
+    if folder is not None and isinstance(tree.setdefault("data", {}), dict):
+        _check_in_folder(tree["data"].get("source"), folder)
+        tree["data"]["folder"] = str(folder)
     if seed is not None:
         tree["seed"] = seed
     return parse_scenario(tree, source=path.name).with_changes(changed)
@@ -110,6 +114,12 @@ def _complaint(error: Exception, text: str) -> str:
     line = text.splitlines()[int(found[1]) - 1].strip()
     remedy = """; a backslash between "..." is written twice, or put the text between '...'""" if "\\" in line else ""
     return f"{said[: found.start()]} in line {found[1]}: {line[:60]!r}{remedy}"
+
+
+def _check_in_folder(source: object, folder: Path) -> None:
+    """No folder for what lies in none; raises ScenarioError."""
+    if any(source in tags(kind, "source") for kind in (BundledData, ArrayData, TableData)):
+        raise ScenarioError("--data", str(folder), f"leave it out: data.source = {source!r} is no set in a folder")
 
 
 def _override(tree: dict[str, Any], override: str) -> None:

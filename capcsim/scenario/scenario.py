@@ -8,7 +8,7 @@ from pydantic import Field, PrivateAttr, model_validator
 
 from capcsim.errors import ScenarioError
 from capcsim.scenario.base import Section
-from capcsim.scenario.data import Data, check_data
+from capcsim.scenario.data import AnyData
 from capcsim.scenario.errors import together
 from capcsim.scenario.faults import Faults
 from capcsim.scenario.machines import Machines
@@ -16,7 +16,7 @@ from capcsim.scenario.models import Models
 from capcsim.scenario.network import Network
 from capcsim.scenario.parties import Parties
 from capcsim.scenario.prices import Prices
-from capcsim.scenario.privacy import NOISE_KEYS, Privacy
+from capcsim.scenario.privacy import AnyPrivacy
 from capcsim.scenario.protocol import Protocol
 from capcsim.scenario.queries import Queries
 
@@ -26,11 +26,11 @@ class Scenario(Section):
 
     title: str
     seed: Annotated[int, Field(ge=0, lt=1 << 63, strict=True)] = 0
-    data: Data
+    data: AnyData
     parties: Parties
     models: Models = Models()
     queries: Queries
-    privacy: Privacy
+    privacy: AnyPrivacy
     protocol: Protocol = Protocol()
     network: Network
     machines: Machines
@@ -59,7 +59,7 @@ class Scenario(Section):
     @model_validator(mode="after")
     def _possible(self) -> Self:
         """Combinations that cannot be run, all of them in one ScenarioError."""
-        checks = (check_data(self.data), _check_parties(self), _check_privacy(self), _check_protocol(self))
+        checks = (self.data.problems(), _check_parties(self), _check_privacy(self), _check_protocol(self))
         problems = list(chain(*checks))
         if problems:
             raise together(problems)
@@ -83,18 +83,6 @@ def _check_parties(scenario: Scenario) -> Iterator[ScenarioError]:
 
 def _check_privacy(scenario: Scenario) -> Iterator[ScenarioError]:
     privacy = scenario.privacy
-    wanted = NOISE_KEYS[privacy.mechanism]
-    others = [key for key in ("sigma", "scale", "threshold", "sigma1") if key not in wanted]
-    given = [key for key in others if getattr(privacy, key) is not None]
-    missing = [key for key in wanted if getattr(privacy, key) is None]
-    for key in missing:
-        allowed = f"a number of votes{'' if key == 'threshold' else ' above 0'} for {privacy.mechanism}"
-        if given:
-            allowed += f", in place of privacy.{given[0]} (--set privacy.{given[0]}= removes it)"
-        yield ScenarioError(f"privacy.{key}", None, allowed)
-    for key in given if not missing else ():
-        allowed = f"remove it: {privacy.mechanism} takes {' and '.join(f'privacy.{name}' for name in wanted)}"
-        yield ScenarioError(f"privacy.{key}", getattr(privacy, key), allowed)
     if privacy.corrupted_parties >= scenario.parties.count:
         allowed = f"fewer than parties.count = {scenario.parties.count}"
         yield ScenarioError("privacy.corrupted_parties", privacy.corrupted_parties, allowed)
@@ -107,8 +95,7 @@ def _check_privacy(scenario: Scenario) -> Iterator[ScenarioError]:
             "'coalition' or 'party': in a later round querying parties answer with what others' labels taught them"
         )
         yield ScenarioError("privacy.budget_scope", privacy.budget_scope, allowed)
-    noise = max(privacy.sigma or 0, privacy.scale or 0, privacy.sigma1 or 0)
-    room = (1 << 31) - int(40 * noise) - (privacy.threshold or 0)
+    room = (1 << 31) - privacy.reach
     if scenario.voters >= room:
         allowed = f"fewer than {room // scenario.parties.virtual_per_party}: votes and noise must fit a ring of 2^32"
         yield ScenarioError("parties.count", scenario.parties.count, allowed)

@@ -202,7 +202,7 @@ def _privacy(walked: Walked, booked: Mapping[str, Any] | None) -> PrivacySpent:
         **told,
         noise_votes=mechanism.scale,
         threshold=mechanism.threshold,
-        threshold_noise_votes=privacy.sigma1,
+        threshold_noise_votes=mechanism.test_noise and mechanism.test_noise.scale,
         moved_votes=mechanism.moved_votes,
         epsilon_budget=privacy.epsilon,
         corrupted_parties=privacy.corrupted_parties,

@@ -7,13 +7,19 @@ from typing import Any
 import numpy as np
 import pyarrow as pa
 import pyarrow.parquet as pq
+from pydantic import TypeAdapter
 
 from capcsim.learning.datasets import load_dataset
 from capcsim.learning.samples import Dataset
-from capcsim.scenario import Data
+from capcsim.scenario import AnyData, ArrayData, TableData
 
 ROWS = 40
 SIZES: dict[str, Any] = {"train_per_party": 1, "pool_per_querier": 1, "evaluation": 1}
+
+
+def data_of(**keys: Any) -> AnyData:
+    """The kind of `[data]` that the source tells."""
+    return TypeAdapter[AnyData](AnyData).validate_python(keys)
 
 
 def features(columns: int = 2, rows: int = ROWS) -> np.ndarray:
@@ -39,7 +45,7 @@ def from_csv(folder: Path, content: str | bytes | dict[str, Any], **keys: Any) -
     text = csv_text(content) if isinstance(content, dict) else content
     path = folder / "mine.csv"
     path.write_bytes(text if isinstance(text, bytes) else text.encode())
-    return load_dataset(Data(source="csv", path=path, **SIZES, **keys))
+    return load_dataset(TableData(source="csv", path=path, **SIZES, **keys))
 
 
 def from_parquet(folder: Path, columns: dict[str, Any], index: list[Any] | None = None, **keys: Any) -> Dataset:
@@ -48,9 +54,9 @@ def from_parquet(folder: Path, columns: dict[str, Any], index: list[Any] | None 
     if index is not None:
         written = written.replace_schema_metadata({"pandas": json.dumps({"index_columns": index})})
     pq.write_table(written, folder / "mine.parquet")
-    return load_dataset(Data(source="parquet", path=folder / "mine.parquet", **SIZES, **keys))
+    return load_dataset(TableData(source="parquet", path=folder / "mine.parquet", **SIZES, **keys))
 
 
 def from_npz(folder: Path, x: np.ndarray, y: np.ndarray) -> Dataset:
     np.savez(folder / "mine.npz", x=x, y=y)
-    return load_dataset(Data(source="npz", path=folder / "mine.npz", **SIZES))
+    return load_dataset(ArrayData(source="npz", path=folder / "mine.npz", **SIZES))

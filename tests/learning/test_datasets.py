@@ -7,22 +7,23 @@ import pytest
 
 from capcsim.errors import ScenarioError
 from capcsim.learning.datasets import load_dataset
-from capcsim.scenario import Data
+from capcsim.scenario import ArrayData
+from tests.learning.tables_of import data_of
 
 SIZES: dict[str, Any] = {"train_per_party": 1, "pool_per_querier": 1, "evaluation": 1}
 
 
-def npz(tmp_path: Path, **arrays: np.ndarray) -> Data:
+def npz(tmp_path: Path, **arrays: np.ndarray) -> ArrayData:
     path = tmp_path / "mine.npz"
     np.savez(path, **arrays)
-    return Data(source="npz", path=path, **SIZES)
+    return ArrayData(source="npz", path=path, **SIZES)
 
 
 @pytest.mark.parametrize(
     ("source", "samples", "shape", "classes"), [("digits", 1797, (1, 8, 8), 10), ("breast_cancer", 569, (30,), 2)]
 )
 def test_bundled_sets(source: Any, samples: int, shape: tuple[int, ...], classes: int) -> None:
-    found = load_dataset(Data(source=source, **SIZES))
+    found = load_dataset(data_of(source=source, **SIZES))
     assert (len(found.x), found.shape, found.classes) == (samples, shape, classes)
     assert found.x.dtype == np.float32
     assert found.y.dtype == np.int64
@@ -96,4 +97,4 @@ def test_a_file_that_is_no_npz(tmp_path: Path, write: Callable[[Path], Any], say
     path = tmp_path / "mine.npz"
     write(path)
     with pytest.raises(ScenarioError, match=says):
-        load_dataset(Data(source="npz", path=path, **SIZES))
+        load_dataset(ArrayData(source="npz", path=path, **SIZES))

@@ -105,7 +105,7 @@ def test_one_record_moves_one_shard_also_where_gaps_are_filled(quick: Build) -> 
     generator = np.random.default_rng(0)
     x = generator.random((900, 5)).astype(np.float32)
     x[generator.random(x.shape) < 0.3] = np.nan
-    wanted = quick({"parties.virtual_per_party": 4, "privacy.unit": "record", "data.missing": "median"})
+    wanted = quick({"parties.virtual_per_party": 4, "privacy.unit": "record"})
     before = ensemble_of(wanted, Dataset("holes", x, np.arange(900) % 2, 2))
     for record in before.parts.owned(3)[::7]:
         moved = x.copy()

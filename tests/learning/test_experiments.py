@@ -14,7 +14,7 @@ import pytest
 
 from capcsim.learning.datasets import Dataset, load_dataset
 from capcsim.privacy.vote_files import read_votes
-from capcsim.scenario import Data
+from capcsim.scenario import BundledData
 
 EXPERIMENTS = Path(__file__).parents[2] / "benchmarks" / "experiments"
 
@@ -22,7 +22,7 @@ EXPERIMENTS = Path(__file__).parents[2] / "benchmarks" / "experiments"
 @pytest.fixture(scope="module")
 def some_digits() -> Dataset:
     """scikit-learn's digits on MNIST's 28 x 28 pixels: the experiments' code, without a folder of data."""
-    small = load_dataset(Data(source="digits", train_per_party=1, pool_per_querier=1, evaluation=1))
+    small = load_dataset(BundledData(source="digits", train_per_party=1, pool_per_querier=1, evaluation=1))
     large = np.zeros((len(small.x), 1, 28, 28), np.float32)
     large[:, 0, 2:26, 2:26] = np.kron(small.x.reshape(-1, 8, 8) / small.x.max(), np.ones((1, 3, 3), np.float32))
     return Dataset("mnist", large, small.y, 10, training=1200)

@@ -18,7 +18,8 @@ from capcsim.learning import images
 from capcsim.learning.datasets import load_dataset
 from capcsim.learning.files import read_idx, read_pickled_arrays
 from capcsim.learning.images import JPEG_NOTE
-from capcsim.scenario import Data
+from capcsim.scenario import ImageData
+from tests.learning.tables_of import data_of
 
 SIZES: dict[str, Any] = {"train_per_party": 1, "pool_per_querier": 1, "evaluation": 1}
 IMAGES = np.arange(6 * 4 * 4, dtype=np.uint8).reshape(6, 4, 4)
@@ -51,7 +52,7 @@ def npy_claiming(shape: str) -> bytes:
 
 def refused(source: Any, says: str, **where: Any) -> None:
     with pytest.raises(ScenarioError, match=says) as caught:
-        load_dataset(Data(source=source, **where, **SIZES))
+        load_dataset(data_of(source=source, **where, **SIZES))
     assert str(caught.value).isprintable(), "one line, with nothing that a terminal would obey"
 
 
@@ -129,7 +130,7 @@ def write_idx_set(folder: Path, *, zipped: bool) -> None:
 )
 def test_idx_files_are_found_and_read(tmp_path: Path, source: Any, place: str, zipped: bool) -> None:
     write_idx_set(tmp_path / "sets" / place, zipped=zipped)
-    found = load_dataset(Data(source=source, folder=tmp_path / "sets", **SIZES))
+    found = load_dataset(data_of(source=source, folder=tmp_path / "sets", **SIZES))
     assert (found.shape, found.training, found.classes) == ((1, 4, 4), 6, 3)
     assert found.x[1, 0] * 255 == pytest.approx(IMAGES[1])
     assert found.y.tolist() == [*LABELS, *LABELS]
@@ -162,7 +163,7 @@ def write_cifar(folder: Path, content: bytes) -> None:
 @pytest.mark.parametrize("protocol", [2, 4, 5])
 def test_cifars_batches_are_read(tmp_path: Path, protocol: int) -> None:
     write_cifar(tmp_path, pickle.dumps(cifar_batch(0), protocol=protocol))
-    found = load_dataset(Data(source="cifar10", folder=tmp_path, **SIZES))
+    found = load_dataset(ImageData(source="cifar10", folder=tmp_path, **SIZES))
     assert (found.shape, found.training, len(found.y), found.note) == ((3, 32, 32), 20, 24, "")
     assert found.x[0, 1, 0, 3] * 255 == pytest.approx((1024 + 3) % 251)
 
@@ -287,13 +288,13 @@ def test_svhns_digit_0_is_numbered_10_and_the_extra_set_joins_the_training_set(t
     x[5, 6, 1] = [10, 20, 30]
     for name in ("train", "extra", "test"):
         savemat(tmp_path / f"{name}_32x32.mat", {"X": x, "y": np.array([[10], [1], [2]])})
-    found = load_dataset(Data(source="svhn", folder=tmp_path, **SIZES))
+    found = load_dataset(ImageData(source="svhn", folder=tmp_path, **SIZES))
     assert (found.shape, found.training, found.classes) == ((3, 32, 32), 6, 3)
     assert found.y[:3].tolist() == [0, 1, 2]
     assert found.x[1, 1, 5, 6] * 255 == pytest.approx(20)
     (tmp_path / "test_32x32.mat").write_bytes(b"MATLAB 5.0, cut")
     with pytest.raises(ScenarioError, match=r"a \.mat file of SVHN"):
-        load_dataset(Data(source="svhn", folder=tmp_path, **SIZES))
+        load_dataset(ImageData(source="svhn", folder=tmp_path, **SIZES))
 
 
 @pytest.mark.parametrize(
@@ -322,7 +323,7 @@ def test_medmnists_names_are_understood(tmp_path: Path) -> None:
     parts = {f"{part}_images": IMAGES for part in ("train", "val", "test")}
     labels = {f"{part}_labels": LABELS[:, None] for part in ("train", "val", "test")}
     np.savez(tmp_path / "breastmnist.npz", **parts, **labels)
-    found = load_dataset(Data(source="breastmnist", folder=tmp_path, **SIZES))
+    found = load_dataset(ImageData(source="breastmnist", folder=tmp_path, **SIZES))
     assert (found.shape, found.training, len(found.y)) == ((1, 4, 4), 6, 18)
 
 
@@ -332,7 +333,7 @@ def test_jpeg_files_are_decoded_and_said_to_be_such(tmp_path: Path) -> None:
     arrays = {f"{name}_{of}": value for of in ("train", "test") for name, value in part.items()}
     labels = {f"y_{of}": np.array([0, 1, 1]) for of in ("train", "test")}
     np.savez(tmp_path / "cifar10_jpeg_bytes.npz", **arrays, **labels)
-    found = load_dataset(Data(source="cifar10", folder=tmp_path, **SIZES))
+    found = load_dataset(ImageData(source="cifar10", folder=tmp_path, **SIZES))
     assert found.note == JPEG_NOTE
     assert found.x[1].mean() * 255 == pytest.approx(100, abs=1)
     np.savez(tmp_path / "cifar10_jpeg_bytes.npz", **{**arrays, "len_train": part["len"] - 9}, **labels)
@@ -354,11 +355,11 @@ def test_a_missing_set_says_what_to_get_and_where(tmp_path: Path, source: Any, m
     with pytest.raises(
         ScenarioError, match=rf"data\.source = '{source}': .* does not hold it: it needs .*http"
     ) as caught:
-        load_dataset(Data(source=source, folder=tmp_path, **SIZES))
+        load_dataset(data_of(source=source, folder=tmp_path, **SIZES))
     assert "\n" not in str(caught.value)
     monkeypatch.delenv("CAPCSIM_DATA", raising=False)
     with pytest.raises(ScenarioError, match=r"name it with --data DIR or CAPCSIM_DATA; it needs .*http"):
-        load_dataset(Data(source=source, **SIZES))
+        load_dataset(data_of(source=source, **SIZES))
     monkeypatch.setenv("CAPCSIM_DATA", str(tmp_path))
     with pytest.raises(ScenarioError, match="does not hold it"):
-        load_dataset(Data(source=source, **SIZES))
+        load_dataset(data_of(source=source, **SIZES))

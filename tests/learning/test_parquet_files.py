@@ -12,7 +12,7 @@ import pytest
 
 from capcsim.errors import ScenarioError
 from capcsim.learning.datasets import load_dataset
-from capcsim.scenario import Data
+from capcsim.scenario import TableData
 from tests.learning.tables_of import ROWS, SIZES, from_parquet, table
 
 
@@ -88,16 +88,16 @@ def test_what_cannot(tmp_path: Path, values: Any) -> None:
 def test_what_the_file_says_of_pandas_is_not_trusted(tmp_path: Path, pandas: str) -> None:
     path = tmp_path / "mine.parquet"
     pq.write_table(pa.table(table()).replace_schema_metadata({"pandas": pandas}), path)
-    assert load_dataset(Data(source="parquet", path=path, **SIZES)).shape == (2,)
+    assert load_dataset(TableData(source="parquet", path=path, **SIZES)).shape == (2,)
 
 
 def test_the_name_of_a_folder_makes_no_column_but_a_folder_of_files_does(tmp_path: Path) -> None:
     (tmp_path / "site=berlin").mkdir()
     pq.write_table(pa.table(table()), tmp_path / "site=berlin" / "mine.parquet")
     path = tmp_path / "site=berlin" / "mine.parquet"
-    assert load_dataset(Data(source="parquet", path=path, **SIZES)).shape == (2,)
+    assert load_dataset(TableData(source="parquet", path=path, **SIZES)).shape == (2,)
     pq.write_to_dataset(pa.table(table(ward=["w", "e"] * 20)), tmp_path / "parts", partition_cols=["ward"])
-    found = load_dataset(Data(source="parquet", path=tmp_path / "parts", site="ward", **SIZES))
+    found = load_dataset(TableData(source="parquet", path=tmp_path / "parts", site="ward", **SIZES))
     assert found.names["sites"] == ("e", "w")
 
 
@@ -105,4 +105,4 @@ def test_the_name_of_a_folder_makes_no_column_but_a_folder_of_files_does(tmp_pat
 def test_what_is_no_parquet_file(tmp_path: Path, content: bytes) -> None:
     (tmp_path / "mine.parquet").write_bytes(content)
     with pytest.raises(ScenarioError, match="a readable parquet file; it is none, or damaged: write it again, or read"):
-        load_dataset(Data(source="parquet", path=tmp_path / "mine.parquet", **SIZES))
+        load_dataset(TableData(source="parquet", path=tmp_path / "mine.parquet", **SIZES))

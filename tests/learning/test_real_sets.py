@@ -8,7 +8,8 @@ import numpy as np
 import pytest
 
 from capcsim.learning.datasets import load_dataset
-from capcsim.scenario import Data
+from capcsim.scenario import HeartData
+from tests.learning.tables_of import data_of
 
 FOLDER = Path(os.environ.get("CAPCSIM_DATA", "/nonexistent"))
 pytestmark = pytest.mark.skipif(not FOLDER.is_dir(), reason="CAPCSIM_DATA names no folder of data sets")
@@ -26,7 +27,7 @@ def needs(name: str) -> None:
 )
 def test_the_grey_images(source: Any, first: list[int]) -> None:
     needs(f"{source}.npz")
-    found = load_dataset(Data(source=source, **SIZES))
+    found = load_dataset(data_of(source=source, **SIZES))
     assert (found.x.shape, found.training, found.classes) == ((70_000, 1, 28, 28), 60_000, 10)
     assert found.y[:5].tolist() == first
     assert (found.x.min(), found.x.max()) == (0, 1)
@@ -35,13 +36,13 @@ def test_the_grey_images(source: Any, first: list[int]) -> None:
 @pytest.mark.parametrize(("source", "sizes"), [("pneumoniamnist", (4708, 5856)), ("breastmnist", (546, 780))])
 def test_medical_images(source: Any, sizes: tuple[int, int]) -> None:
     needs(f"{source}.npz")
-    found = load_dataset(Data(source=source, **SIZES))
+    found = load_dataset(data_of(source=source, **SIZES))
     assert ((found.training, len(found.y)), found.classes) == (sizes, 2)
 
 
 def test_the_hospitals_of_heart() -> None:
     needs("heart_disease")
-    found = load_dataset(Data(source="heart", missing="median", **SIZES))
+    found = load_dataset(HeartData(source="heart", missing="median", **SIZES))
     assert found.site is not None
     assert found.protected is not None
     assert np.bincount(found.site).tolist() == [303, 294, 123, 200]

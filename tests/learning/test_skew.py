@@ -13,7 +13,7 @@ from capcsim.errors import ScenarioError
 from capcsim.learning.datasets import load_dataset
 from capcsim.learning.partition import Partition, partition
 from capcsim.learning.samples import Dataset
-from capcsim.scenario import Data, Parties, Scenario, load_scenario
+from capcsim.scenario import BundledData, Parties, Scenario, load_scenario
 from capcsim.seeds import Seeds
 
 DIGITS = load_dataset(load_scenario("digits").data)
@@ -21,7 +21,7 @@ SIZES: dict[str, Any] = {"train_per_party": 60, "pool_per_querier": 30, "evaluat
 
 
 def parts_of(dataset: Dataset = DIGITS, count: int = 12, seed: int = 3, virtual: int = 1, **data: Any) -> Partition:
-    wanted = Data(source="digits", **(SIZES | data))
+    wanted = BundledData(source="digits", **(SIZES | data))
     return partition(dataset, wanted, Parties(count=count, queriers=2, virtual_per_party=virtual), Seeds(seed))
 
 
@@ -130,8 +130,13 @@ def test_impossible_skew_is_refused(changes: dict[str, Any], says: str) -> None:
         ({"data.partition": "site"}, r"data\.partition = 'site': 'uniform' or 'dirichlet', or name the column"),
         ({"data.partition": "dirichlet"}, r"data\.dirichlet_alpha is missing: a number above 0"),
         ({"data.dirichlet_alpha": 1.0}, r"data\.dirichlet_alpha = 1\.0: a number above 0 for .* only for it"),
-        ({"data.site": "ward"}, r"data\.site = 'ward': remove it"),
+        ({"data.site": "ward"}, r"data\.site = 'ward': remove it: only data\.source = 'csv' or 'parquet' takes it"),
         ({"data.protected": "sex"}, r"data\.protected = 'sex': remove it"),
+        ({"data.missing": "median"}, r"data\.missing = 'median': remove it: only data\.source = 'heart', 'npz', 'csv'"),
+        (
+            {"data.folder": "sets"},
+            r"data\.folder = 'sets': remove it: only data\.source = 'mnist', .* or 'heart' takes",
+        ),
         ({"data.train_per_party": None}, r"data\.train_per_party is missing: required"),
         ({"data.weak_ratio": 1.1}, r"data\.weak_ratio = 1\.1: a number from 0 to 1"),
         ({"data.source": "csv"}, r"data\.path is missing: a file"),

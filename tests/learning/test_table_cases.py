@@ -13,7 +13,7 @@ from pyarrow import parquet
 from capcsim.errors import ScenarioError
 from capcsim.learning.datasets import load_dataset
 from capcsim.learning.samples import Dataset
-from capcsim.scenario import Data, Scenario
+from capcsim.scenario import Scenario, TableData
 from tests.learning.tables_of import ROWS, SIZES, csv_text, features, from_csv, from_npz, from_parquet, table
 
 
@@ -42,7 +42,7 @@ def test_pandas_own_files(tmp_path: Path) -> None:
     frame = pandas.DataFrame(table(), index=pandas.Index(features()[:, 0] / 3))
     frame.to_parquet(tmp_path / "frame.parquet")
     assert parquet.read_table(tmp_path / "frame.parquet").num_columns == 4, "pandas stores the index as a column"
-    assert load_dataset(Data(source="parquet", path=tmp_path / "frame.parquet", **SIZES)).shape == (2,)
+    assert load_dataset(TableData(source="parquet", path=tmp_path / "frame.parquet", **SIZES)).shape == (2,)
     found = from_csv(tmp_path, frame.to_csv())
     assert (found.shape, found.note) == ((2,), "The index of mine.csv (a first column without a name) is no feature.")
     again = from_csv(tmp_path, pandas.read_csv(tmp_path / "mine.csv").to_csv())
@@ -299,8 +299,8 @@ def test_what_is_left_out_must_be_there(tmp_path: Path) -> None:
         ({"drop": ["a", "a"]}, "each column once"),
         ({"site": "label"}, r"data\.site = 'label': another column than data\.label names"),
         ({"protected": "label"}, r"data\.protected = 'label': another column"),
-        ({"source": "npz", "drop": ["a"]}, r"data\.drop = \['a'\]: remove it: only a csv or parquet file has columns"),
-        ({"source": "npz", "label": "ill"}, r"data\.label = 'ill': remove it"),
+        ({"source": "npz", "drop": ["a"]}, r"data\.drop = \['a'\]: remove it: npz takes data\.path; only"),
+        ({"source": "npz", "label": "ill"}, r"data\.label = 'ill': remove it: .* 'csv' or 'parquet' takes it"),
         ({"drop": "a"}, r"data\.drop = 'a': a list in brackets"),
     ],
 )

@@ -11,7 +11,8 @@ import pytest
 from capcsim.errors import ScenarioError
 from capcsim.learning.datasets import load_dataset
 from capcsim.learning.samples import impute
-from capcsim.scenario import Data
+from capcsim.scenario import HeartData, TableData
+from tests.learning.tables_of import data_of
 
 SIZES: dict[str, Any] = {"train_per_party": 1, "pool_per_querier": 1, "evaluation": 1}
 TABLE = {
@@ -36,7 +37,7 @@ def written(path: Path, table: dict[str, list[Any]]) -> Path:
 @pytest.mark.parametrize("source", ["csv", "parquet"])
 def test_columns_become_features_labels_sites_and_a_protected_attribute(tmp_path: Path, source: Any) -> None:
     path = written(tmp_path / f"mine.{source}", TABLE)
-    found = load_dataset(Data(source=source, path=path, missing="median", **NAMED))
+    found = load_dataset(data_of(source=source, path=path, missing="median", **NAMED))
     assert found.x[:, 1].tolist() == [1, 0, 0, 1]
     assert found.x[[0, 1, 3], 0] == pytest.approx([0.1, 0.5, 0.9])
     assert np.isnan(found.x[2, 0])
@@ -76,7 +77,7 @@ def test_a_bad_table_says_what_is_wrong(
 ) -> None:
     path = written(tmp_path / "mine.parquet", TABLE | changes)
     with pytest.raises(ScenarioError, match=says):
-        load_dataset(Data(source="parquet", path=path, **(NAMED | named)))
+        load_dataset(TableData(source="parquet", path=path, **(NAMED | named)))
 
 
 @pytest.mark.parametrize("source", ["csv", "parquet"])
@@ -86,14 +87,14 @@ def test_a_file_that_is_no_table(tmp_path: Path, source: Any) -> None:
         if name == "empty":
             path.write_bytes(b"")
         with pytest.raises(ScenarioError, match=f"a readable {source} file") as caught:
-            load_dataset(Data(source=source, path=path, **NAMED))
+            load_dataset(data_of(source=source, path=path, **NAMED))
         assert "\n" not in str(caught.value)
 
 
 def refused_csv(path: Path, content: str | bytes, says: str, **named: Any) -> None:
     path.write_bytes(content if isinstance(content, bytes) else content.encode())
     with pytest.raises(ScenarioError, match=says) as caught:
-        load_dataset(Data(source="csv", path=path, **named, **SIZES))
+        load_dataset(TableData(source="csv", path=path, **named, **SIZES))
     assert str(caught.value).isprintable()
 
 
@@ -129,11 +130,11 @@ def test_missing_text_is_no_value_of_its_own(tmp_path: Path, of: str, missing: s
 def test_a_feature_that_nobody_measured(tmp_path: Path) -> None:
     path = tmp_path / "mine.csv"
     path.write_text("a,b,c,label\n?,1,true,0\n?,2,?,1\n")
-    found = load_dataset(Data(source="csv", path=path, missing="median", **SIZES))
+    found = load_dataset(TableData(source="csv", path=path, missing="median", **SIZES))
     assert np.isnan(found.x).tolist() == [[True, False, False], [True, False, True]]
     assert impute(found.x, found.x)[:, 0].tolist() == [0, 0]
     with pytest.raises(ScenarioError, match=r"data\.missing = 'median' fills NaN in"):
-        load_dataset(Data(source="csv", path=path, **SIZES))
+        load_dataset(TableData(source="csv", path=path, **SIZES))
 
 
 @pytest.mark.parametrize(
@@ -150,7 +151,7 @@ def test_parquet_labels_that_are_none(tmp_path: Path, labels: Any, says: str) ->
     path = tmp_path / "mine.parquet"
     pq.write_table(pa.table({"a": [1, 2], "label": labels}), path)
     with pytest.raises(ScenarioError, match=says):
-        load_dataset(Data(source="parquet", path=path, **SIZES))
+        load_dataset(TableData(source="parquet", path=path, **SIZES))
 
 
 def test_each_party_fills_in_its_own_medians() -> None:
@@ -160,11 +161,11 @@ def test_each_party_fills_in_its_own_medians() -> None:
     assert impute(own[1:2, :1], own[:, :1]).tolist() == [[3]]
 
 
-def heart(folder: Path, rows: str) -> Data:
+def heart(folder: Path, rows: str) -> HeartData:
     (folder / "heart_disease").mkdir()
     for hospital in ("cleveland", "hungarian", "switzerland", "va"):
         (folder / "heart_disease" / f"processed.{hospital}.data").write_text(rows)
-    return Data(source="heart", folder=folder, missing="median", **SIZES)
+    return HeartData(source="heart", folder=folder, missing="median", **SIZES)
 
 
 def test_a_patient_is_scaled_by_fixed_ranges_and_coded(tmp_path: Path) -> None:

@@ -23,7 +23,7 @@ from capcsim.privacy.theorem6 import log_q
 from capcsim.privacy.tuning import tune
 from capcsim.privacy.votes import VoteCounts
 from capcsim.report.privacy import draw_epsilon
-from capcsim.scenario import NOISE_KEYS
+from capcsim.scenario import ConfidentPrivacy, GNMaxPrivacy, LNMaxPrivacy
 from tests.privacy.test_exact import discrete, divergence, two_classes
 
 Call = Callable[..., tuple[int, dict[str, Any], str]]
@@ -222,7 +222,13 @@ def test_figures_of_what_is_infinite_are_drawn(tmp_path: Path) -> None:
 
 
 def test_parameters_are_those_of_scenarios() -> None:
-    assert PARAMETERS == NOISE_KEYS
+    given = {"epsilon": 1.0, "delta": 1e-5}
+    sections = (
+        GNMaxPrivacy(**given, sigma=1.0),
+        LNMaxPrivacy(**given, mechanism="lnmax", scale=1.0),
+        ConfidentPrivacy(**given, mechanism="confident-gnmax", sigma=1.0, threshold=1, sigma1=1.0),
+    )
+    assert {section.mechanism: tuple(section.parameters) for section in sections} == PARAMETERS
 
 
 def test_a_group_of_nobody_or_of_too_many_is_refused_by_its_option(tmp_path: Path) -> None:
