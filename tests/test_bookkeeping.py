@@ -21,6 +21,7 @@ from capcsim.privacy.mechanisms import GNMax
 from capcsim.record import Record
 from capcsim.report.tables import notes
 from capcsim.scenario import load_scenario
+from capcsim.study.result import read_result
 from capcsim.study.run import run_scenario
 from tests.killing import run_until_killed
 
@@ -142,7 +143,7 @@ def test_a_resumed_run_says_so_and_tells_what_its_lost_charges_bought(interrupte
     assert row["charges_without_label"] == summary["privacy"]["charges_without_label"] == lost
     assert row["charges"] == row["labels_bought"] + lost == charges(interrupted)
     assert row["epsilon"] == pytest.approx(Accountant(GNMax(7.0), 1e-5).epsilon(row["charges"]))
-    assert any(f"{lost} charge" in line and "bought no label (party 0: " in line for line in notes(record))
+    assert any(f"{lost} charge" in line and "bought no label (party 0: " in line for line in notes(read_result(record)))
     assert told(summary["privacy"]["book"]).startswith("In the book of runs on this host: this run alone, which took")
 
 
@@ -152,7 +153,7 @@ def test_a_charge_that_was_cut_short_is_told(interrupted: Path) -> None:
         file.write(b"0123456789abcdef {")
     record = run(interrupted)
     assert record.manifest["summary"]["privacy"]["charges_cut_short"] == 1
-    assert any("1 line of the ledger was cut short" in line for line in notes(record))
+    assert any("1 line of the ledger was cut short" in line for line in notes(read_result(record)))
 
 
 def test_of_two_copies_one_goes_on(interrupted: Path, tmp_path: Path) -> None:

@@ -18,6 +18,7 @@ from capcsim.protocol.noise import mechanism_of
 from capcsim.record import Record
 from capcsim.report.tables import notes
 from capcsim.scenario import Scenario, load_scenario
+from capcsim.study.result import read_result
 from capcsim.study.run import run_scenario
 from tests.killing import run_until_killed
 
@@ -184,7 +185,7 @@ def test_the_papers_analysis_buys_more_labels_and_says_what_it_is(scenario: Buil
     bought = [row["labels_bought"] for row in paper.manifest["summary"]["queriers"]]
     assert min(bought) > found["labels_affordable_data_independent"] > 0
     assert not found["releasable"]
-    text = "\n".join(notes(paper))
+    text = "\n".join(notes(read_result(paper)))
     assert "NOT RELEASABLE" in text
     assert f"pays for {found['labels_affordable_data_independent']} labels" in text
 
@@ -193,7 +194,7 @@ def test_corrupted_parties_are_a_group(scenario: Build, tmp_path: Path) -> None:
     changes = {"privacy.corrupted_parties": 3, "parties.virtual_per_party": 2, "queries.per_querier": 2}
     record = run_scenario(scenario({**changes, "privacy.epsilon": 1e3}), tmp_path / "group")
     assert record.manifest["summary"]["privacy"]["moved_votes"] == 6
-    assert "epsilon protects 3 parties together" in "\n".join(notes(record))
+    assert "epsilon protects 3 parties together" in "\n".join(notes(read_result(record)))
 
 
 def test_each_answering_party_has_a_budget(scenario: Build, tmp_path: Path) -> None:

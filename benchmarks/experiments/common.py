@@ -29,7 +29,7 @@ from capcsim.errors import CapcsimError
 from capcsim.fixed_point import compile_model
 from capcsim.learning.checkpoints import Checkpoints
 from capcsim.learning.datasets import load_dataset
-from capcsim.learning.ensemble import Bought, Ensemble, nothing_bought
+from capcsim.learning.ensemble import Bought, Ensemble, PartyModels, nothing_bought
 from capcsim.learning.metrics import Quality
 from capcsim.learning.models import Model
 from capcsim.learning.parallel import run_all
@@ -167,13 +167,16 @@ class Collaboration:
 
     @cached_property
     def ensemble(self) -> Ensemble:
-        """Trained."""
-        dataset = load_dataset(self.scenario.data)
-        ensemble = Ensemble(self.scenario, dataset, Seeds(self.seed), self.train)
+        """The parties."""
+        return Ensemble.of(self.scenario, load_dataset(self.scenario.data))
+
+    @cached_property
+    def models(self) -> PartyModels:
+        """What they trained."""
         started_s = time.perf_counter()
-        ensemble.train()
+        models = self.ensemble.train(self.train)
         self.trained_s = time.perf_counter() - started_s
-        return ensemble
+        return models
 
     def train(self, tasks: Sequence[TrainingTask], title: str) -> list[Model]:
         """Trained models, with a word to whoever waits."""
@@ -185,16 +188,19 @@ class Collaboration:
     def select(self, selection: Selection, count: int) -> list[NDArray[np.int64]]:
         """The samples that each querying party asks about, in their order."""
         nothing = nothing_bought()
-        return [self.ensemble.select(selection, q, count, nothing, nothing[0]) for q in self.ensemble.queriers]
+        return [
+            self.ensemble.select(selection, own, querier, count, nothing, nothing[0])
+            for querier, own in enumerate(self.models.own)
+        ]
 
     def vote(self, asked: Sequence[NDArray[np.int64]]) -> list[NDArray[np.int8]]:
         """Every voter's label for each query, -1 where it is the querying party's own: int8[V, n] each."""
-        say(f"voting: {len(self.ensemble.voters)} models on {sum(map(len, asked))} queries")
+        say(f"voting: {len(self.models.voters)} models on {sum(map(len, asked))} queries")
         ensemble, cast = self.ensemble, []
         inputs = [ensemble.samples(querier, rows) for querier, rows in enumerate(asked)]
         everything = np.concatenate(inputs)
         ends = np.cumsum([len(rows) for rows in asked])[:-1]
-        jobs = ((model.estimator, everything) for model in ensemble.voters)
+        jobs = ((model.estimator, everything) for model in self.models.voters)
         labels = np.stack(list(run_all(labels_of_model, jobs, workers=self.arguments.workers)))
         for querier, votes in enumerate(np.split(labels, ends, axis=1)):
             votes = votes.copy()
@@ -235,7 +241,7 @@ class Collaboration:
     ) -> list[list[Quality]]:
         """Each querying party's models with the first so many labels, by seed of retraining."""
         bought: list[Bought] = [(rows[:count], found[:count]) for rows, found in zip(asked, labels, strict=True)]
-        return self.ensemble.retrain(bought, f"retraining with {count} labels")
+        return self.ensemble.retrain(bought, self.train, f"retraining with {count} labels")
 
     def affordable(self, votes: Sequence[NDArray[np.int8]]) -> dict[str, int]:
         """By analysis, the labels that the paper's epsilon buys every querying party, of the queries voted on."""

@@ -47,7 +47,9 @@ COLOURS = {"random": "#7fb2e5", "entropy": AFTER, "margin": "#2a9d8f", "k-center
 def run_seed(work: Collaboration) -> dict[str, Any]:
     """Every way of selecting, on the same parties."""
     setting, truth = work.setting, work.ensemble.dataset.y
-    before = work.ensemble.retrain([nothing_bought() for _ in range(setting.queriers)], "training for comparison")
+    before = work.ensemble.retrain(
+        [nothing_bought() for _ in range(setting.queriers)], work.train, "training for comparison"
+    )
     found: dict[str, Any] = {"seed": work.seed, "per_class_before": per_class(before)}
     found["balanced_before"] = fmean(pooled(before, "balanced_accuracy"))
     for selection, asked, votes in work.vote_once(SELECTIONS):

@@ -62,7 +62,7 @@ def run_one(work: Collaboration, loss: float) -> dict[str, Any]:
     asked = work.select(setting.selection, setting.labels)
     votes = work.vote(asked)
     sigma, right = best_sigma(work, asked, votes, loss)
-    before = work.ensemble.retrain([nothing_bought() for _ in asked], "training for comparison")
+    before = work.ensemble.retrain([nothing_bought() for _ in asked], work.train, "training for comparison")
     after = work.retrain(asked, work.labels(votes, sigma), setting.labels)
     return {
         "seed": work.seed,

@@ -58,7 +58,7 @@ def run_seed(work: Collaboration) -> dict[str, Any]:
     asked = work.select(setting.selection, setting.pool)
     votes = work.vote(asked)
     labels = work.labels(votes, setting.sigma)
-    before = work.ensemble.retrain([nothing_bought() for _ in asked], "training for comparison")
+    before = work.ensemble.retrain([nothing_bought() for _ in asked], work.train, "training for comparison")
     truth = [work.ensemble.dataset.y[rows] for rows in asked]
     bought = {name: (count, labels) for name, count in work.affordable(votes).items()}
     bought |= {asked_name(setting): (setting.labels, labels), RIGHT: (setting.labels, truth)}

@@ -10,17 +10,19 @@ import torch
 
 from capcsim.backend import VOTE_RING_BITS, Message, PublicModel, Step
 from capcsim.costs.cache import MeasurementCache
-from capcsim.costs.measure import Bench, Pair
+from capcsim.costs.foresee import Pair
+from capcsim.costs.measure import Bench
 from capcsim.costs.measured import Agreement, MeasuredCosts, Measurements, Stratum, guardian_group, pair_group
 from capcsim.crypto.shares import reconstruct
 from capcsim.errors import CapcsimWarning, ConformanceError
 from capcsim.fixed_point import layers
-from capcsim.privacy.mechanisms import GNMax
+from capcsim.privacy.mechanisms import ConfidentGNMax, GNMax, LNMax
+from capcsim.protocol import flow
 from capcsim.protocol.steps import Voter, share_votes
 from capcsim.seeds import Seeds
 from capcsim_plaintext import PlaintextBackend
 
-SIZES = [[3, 3, 1]]
+STEPS = (*flow.SET_UP, *flow.PAIR)
 
 
 def models(backend: Any) -> list[Voter]:
@@ -31,15 +33,14 @@ def models(backend: Any) -> list[Voter]:
     return [Voter(i, i, backend.prepare(net, seed=0)) for i, net in enumerate(nets)]
 
 
-def bench(backend: Any, cache: MeasurementCache, seed: int = 0) -> tuple[Bench, list[Pair], Any]:
+def bench(backend: Any, cache: MeasurementCache) -> tuple[Bench, list[Pair], Any]:
     voters = models(backend)
     x = np.random.default_rng(0).normal(0, 1, (7, 5)).astype(np.float32)
     votes = np.stack([share_votes(backend.reference(voter.prepared, x)) for voter in voters], axis=1)
     votes[:, 0] = 0
     batches = [range(3), range(3, 6), range(6, 7)]
-    pairs = [Pair(0, number, rows, voter) for number, rows in enumerate(batches) for voter in voters[1:]]
-    made = Bench(backend, [x], [votes], GNMax(7.0), samples=5, seeds=Seeds(seed), cache=cache)
-    return made, pairs, votes
+    pairs = [Pair(0, number, rows, voter, STEPS) for number, rows in enumerate(batches) for voter in voters[1:]]
+    return Bench(backend, [x], [votes], GNMax(7.0), cache=cache), pairs, votes
 
 
 @pytest.fixture(autouse=True)
@@ -49,9 +50,9 @@ def empty_cache(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
 
 def measured(seed: int = 0, *, reading: bool = True) -> Bench:
     backend = PlaintextBackend()
-    made, pairs, _ = bench(backend, MeasurementCache(backend, reading=reading), seed)
-    made.sample(pairs, lambda _: None)
-    made.guardian(pairs, lambda _: None)
+    made, pairs, _ = bench(backend, MeasurementCache(backend, reading=reading))
+    openings = [Pair(0, pair.batch, pair.queries, None, (*flow.SET_UP, *flow.OPENING)) for pair in pairs]
+    made.sample(pairs + openings, 5, Seeds(seed), lambda _: None)
     return made
 
 
@@ -69,8 +70,10 @@ def test_every_stratum_has_five_samples_the_partial_batch_too() -> None:
 
 
 def test_what_the_cost_depends_on_is_in_the_name() -> None:
-    names = {guardian_group(*sizes, noise) for sizes in ((3, 4), (2, 4), (3, 5)) for noise in (GNMax(7.0), GNMax(8.0))}
-    assert len(names) == 6
+    # More than 819 votes of noise need a wider circuit; how much noise there is otherwise costs nothing.
+    noises = [GNMax(7.0), GNMax(8.0), GNMax(900.0), LNMax(7.0), *(ConfidentGNMax(7.0, t, 7.0) for t in (5, 6))]
+    names = {guardian_group(*sizes, noise) for sizes in ((3, 4), (2, 4), (3, 5)) for noise in noises}
+    assert len(names) == 3 * 5
     flatten = layers.Reshape((0,), (81,))
     shapes = [PublicModel((flatten,), shape, 3, bits, 24) for shape in ((9, 9), (3, 27)) for bits in (37, 41)]
     assert len({pair_group(public) for public in shapes}) == 4
@@ -122,10 +125,10 @@ def test_without_a_cache_the_work_goes_on(tmp_path: Path, monkeypatch: pytest.Mo
 
 
 def test_an_unforeseen_batch_size_replays_the_next_larger_one() -> None:
-    costs, voter = MeasuredCosts(measured().result, SIZES, Seeds(0)), models(PlaintextBackend())[1]
+    costs, voter = MeasuredCosts(measured().result, Seeds(0)), models(PlaintextBackend())[1]
 
     def query_bytes(size: int) -> int:
-        return next(node.nbytes for node in costs.pair(Step.INFER, 0, 0, size, voter) if isinstance(node, Message))
+        return next(n.nbytes for n in costs.transcript(Step.INFER, voter, 0, 0, size) if isinstance(n, Message))
 
     assert [query_bytes(size) for size in (1, 2, 3)] == [20, 60, 60]
 
@@ -159,18 +162,19 @@ def test_executing_every_pair_keeps_its_own_transcripts_and_votes() -> None:
     made, pairs, votes = bench(backend, MeasurementCache(backend))
     before = votes.copy()
     made.execute(pairs, lambda _: None)
-    assert len(made.result.own) == 2 * len(pairs)
+    assert len(made.result.own) == 3 * len(pairs)
     assert not np.array_equal(votes, before)
     assert np.array_equal(reconstruct(votes, VOTE_RING_BITS), reconstruct(before, VOTE_RING_BITS))
-    costs = MeasuredCosts(made.result, SIZES, Seeds(0))
-    assert costs.pair(Step.INFER, 0, 1, 3, pairs[3].voter) is made.result.own[Step.INFER, 0, 1, pairs[3].voter.index]
+    costs, (voter, other) = MeasuredCosts(made.result, Seeds(0)), (pairs[3].voter, pairs[4].voter)
+    assert voter is not None
+    own = made.result.own[Step.INFER, 0, 1, 3, voter.index]
+    assert costs.transcript(Step.INFER, voter, 0, 1, 3) is own is not costs.transcript(Step.INFER, other, 0, 1, 3)
 
 
 def test_the_world_draws_samples_by_the_seed() -> None:
     result, voter = measured().result, models(PlaintextBackend())[1]
-    sizes = [[3] * 40]
-    first, again, other = (MeasuredCosts(result, sizes, Seeds(seed)) for seed in (1, 1, 2))
-    draws = [[costs.pair(Step.INFER, 0, b, 3, voter) for b in range(40)] for costs in (first, again, other)]
+    first, again, other = (MeasuredCosts(result, Seeds(seed)) for seed in (1, 1, 2))
+    draws = [[costs.transcript(Step.INFER, voter, 0, b, 3) for b in range(40)] for costs in (first, again, other)]
     assert draws[0] == draws[1] != draws[2]
     assert len({id(transcript) for transcript in draws[0]}) == 5
 
@@ -184,7 +188,7 @@ def test_an_exact_backend_that_differs_from_its_reference_is_refused() -> None:
     backend = Wrong()
     made, pairs, _ = bench(backend, MeasurementCache(backend))
     with pytest.raises(ConformanceError, match="infer differs from reference at querier 0, batch"):
-        made.sample(pairs, lambda _: None)
+        made.sample(pairs, 5, Seeds(0), lambda _: None)
 
 
 @pytest.mark.parametrize(("votes", "wrong", "bound"), [(0, 0, None), (59, 0, 0.0495), (100, 1, 0.0466), (10, 10, 1.0)])
@@ -202,4 +206,4 @@ def test_a_backend_that_measures_nothing_is_refused() -> None:
     backend = Unmeasured()
     made, pairs, _ = bench(backend, MeasurementCache(backend))
     with pytest.raises(ConformanceError, match=r"infer sends no message; run both roles with .*run_local"):
-        made.sample(pairs, lambda _: None)
+        made.sample(pairs, 5, Seeds(0), lambda _: None)

@@ -10,11 +10,13 @@ import torch
 
 from capcsim.backend import Compute, Phase, Role, Scope, Step, Transcript
 from capcsim.costs.cache import MeasurementCache
-from capcsim.costs.measure import Bench, Pair
+from capcsim.costs.foresee import Pair
+from capcsim.costs.measure import Bench
 from capcsim.costs.measured import Measurements, Stratum, pair_group
 from capcsim.costs.profile import profile
 from capcsim.costs.transcripts import cpu_s
 from capcsim.privacy.mechanisms import GNMax
+from capcsim.protocol import flow
 from capcsim.protocol.steps import Voter, share_votes
 from capcsim.seeds import Seeds
 from capcsim_plaintext import PlaintextBackend
@@ -62,7 +64,7 @@ def empty_cache(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setenv("CAPCSIM_CACHE", str(tmp_path))
 
 
-def bench(backend: FirstUse, samples: int = 5) -> tuple[Bench, list[Pair]]:
+def bench(backend: FirstUse) -> tuple[Bench, list[Pair]]:
     """Two querying parties, and three voters of two architectures."""
     torch.manual_seed(0)
     nets = [torch.nn.Sequential(torch.nn.Linear(5, 3)) for _ in range(2)]
@@ -75,12 +77,19 @@ def bench(backend: FirstUse, samples: int = 5) -> tuple[Bench, list[Pair]]:
         [x, x],
         [votes, votes.copy()],
         GNMax(7.0),
-        samples=samples,
-        seeds=Seeds(0),
         cache=MeasurementCache(backend),
     )
-    pairs = [Pair(q, number, rows, voter) for q in range(2) for number, rows in enumerate(BATCHES) for voter in voters]
+    steps = (*flow.SET_UP, *flow.PAIR)
+    pairs = [Pair(q, b, rows, voter, steps) for q in range(2) for b, rows in enumerate(BATCHES) for voter in voters]
     return made, pairs
+
+
+def openings(pairs: list[Pair]) -> list[Pair]:
+    return [Pair(pair.querier, pair.batch, pair.queries, None, (*flow.SET_UP, *flow.OPENING)) for pair in pairs]
+
+
+def sample(made: Bench, pairs: list[Pair], samples: int = 5) -> None:
+    made.sample(pairs, samples, Seeds(0), lambda _: None)
 
 
 def test_the_backend_of_this_test_tells_first_uses() -> None:
@@ -95,8 +104,7 @@ def test_the_backend_of_this_test_tells_first_uses() -> None:
 
 def test_no_first_use_is_a_sample() -> None:
     made, pairs = bench(FirstUse())
-    made.sample(pairs, lambda _: None)
-    made.guardian(pairs, lambda _: None)
+    sample(made, [*pairs, *openings(pairs)])
     assert {len(found) for found in made.result.samples.values()} == {5}
     for stratum, found in made.result.samples.items():
         for transcript in found:
@@ -106,11 +114,11 @@ def test_no_first_use_is_a_sample() -> None:
 @pytest.mark.parametrize("sampled", [True, False])
 def test_no_first_use_is_in_a_pair_that_is_executed(sampled: bool) -> None:
     """With the samples from the cache nothing is warm when the first pair's turn comes."""
-    made, pairs = bench(FirstUse(), samples=1)
+    made, pairs = bench(FirstUse())
     if sampled:
-        made.sample(pairs, lambda _: None)
+        sample(made, pairs, 1)
     made.execute(pairs, lambda _: None)
-    assert len(made.result.own) == 2 * len(pairs)
+    assert len(made.result.own) == 3 * len(pairs)
     for key, transcript in made.result.own.items():
         assert max(cpu_s(transcript).values()) < FIRST_S, key
 
@@ -119,7 +127,7 @@ def test_a_pair_that_is_executed_has_a_session_of_its_own() -> None:
     """It begins with the first batch and runs every batch once, whatever was measured before."""
     backend = FirstUse()
     made, pairs = bench(backend)
-    made.sample(pairs, lambda _: None)
+    sample(made, pairs)
     before = len(backend.opened)
     made.execute(pairs, lambda _: None)
     asked = [backend.asked[id(session)] for session in backend.opened[before:]]
@@ -155,8 +163,7 @@ def test_the_spread_is_the_least_the_median_and_the_most() -> None:
 
 def test_the_spread_has_a_row_for_every_stratum() -> None:
     made, pairs = bench(FirstUse())
-    made.sample(pairs, lambda _: None)
-    made.guardian(pairs, lambda _: None)
+    sample(made, [*pairs, *openings(pairs)])
     rows = made.result.spread()
     assert {(row["step"], row["group"], row["size"]) for row in rows} == {
         (key.step.value, key.group, key.size) for key in made.result.samples

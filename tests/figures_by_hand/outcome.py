@@ -5,26 +5,39 @@ them right, and lost a fifth charge; querying party 1 bought three, one of them 
 """
 
 from collections.abc import Callable
+from contextlib import closing
 from math import sqrt
 from pathlib import Path
 from typing import Any
 
 import mpmath
 import numpy as np
-from capcsim.study.results import Outcome
 
 from capcsim.backend import Capabilities, Compute, Phase, Prepared, PublicModel, Role, Scope, Step, Transcript
 from capcsim.costs.measured import Agreement, Measurements, Stratum
+from capcsim.journal import Journal
 from capcsim.learning.baselines import Baseline
+from capcsim.learning.ensemble import Ensemble, PartyModels
 from capcsim.learning.metrics import Quality
+from capcsim.learning.partition import Partition
 from capcsim.learning.samples import Dataset
 from capcsim.privacy.accountant import Accountant
 from capcsim.privacy.ledger import BudgetScope, Ledger
 from capcsim.privacy.mechanisms import GNMax
+from capcsim.protocol.admission import Admission
+from capcsim.protocol.flow import UNANSWERED
+from capcsim.protocol.noise import RealNoise
 from capcsim.protocol.steps import Voter
 from capcsim.scenario import Scenario
-from capcsim.simulation.replay import Log, MessageRow
-from capcsim.simulation.world import UNANSWERED, QueryRow, Simulated
+from capcsim.simulation.replay import ComputeRow, Log, MessageRow
+from capcsim.simulation.world import QueryRow, Simulated
+from capcsim.study.asked import Asked
+from capcsim.study.books import Books, Spent
+from capcsim.study.judged import Judged
+from capcsim.study.priced import Priced
+from capcsim.study.simulated import Happened
+from capcsim.study.trained import Trained
+from capcsim.study.walk import Walked
 
 SIGMA, DELTA, BUDGET, MOVED = 10.0, 1e-5, 2.75, 2
 CHANGES = {
@@ -101,6 +114,11 @@ def message(querier: int, sender: str, receiver: str, nbytes: int, *, network: b
     return MessageRow(querier, 0, sender, receiver, network, Step.INFER, Phase.ONLINE, nbytes, 0.0, 1.0)
 
 
+def work(querier: int, worked_s: float) -> ComputeRow:
+    where = (querier, 0, "party 1", "party 1", 0, Role.ANSWERER, Step.INFER, Phase.ONLINE)
+    return ComputeRow(*where, 0.0, 100.0, 100.0 + worked_s)
+
+
 MESSAGES = [
     message(0, "party 0", "party 1", 300_000_000),
     message(0, "party 1", "party 0", 200_000_000),
@@ -111,7 +129,7 @@ MESSAGES = [
 
 SIMULATED = Simulated(
     queries=QUERIES,
-    log=Log([], MESSAGES),
+    log=Log([work(0, 6000.0), work(1, 3000.0)], MESSAGES),
     makespan_s=140.0,
     core_utilisation={"party 0, core 0": 0.25, "party 1, core 0": 0.75, "guardian, core 0": 0.5},
     link_utilisation={"party 0 up": 0.125, "guardian down": 0.375, "party 1 up": 0.0625},
@@ -138,30 +156,43 @@ MEASURED = Measurements(
 )
 
 
-def hand_made(scenario: Callable[..., Scenario], folder: Path, changes: dict[str, Any] | None = None) -> Outcome:
-    """The outcome; whoever takes it closes its ledger."""
-    ledger = Ledger(folder / "ledger.jsonl", Accountant(GNMax(SIGMA, MOVED), DELTA), BUDGET, BudgetScope.QUERIER)
-    # Charges: 5 and 3 by querying party, 8 in all; 3, 5, 5 and 7 by answering party.
-    for query, parties in enumerate([(1, 2, 3), (1, 2, 3), (1, 2, 3), (1, 2, 3), (1, 3)]):
-        ledger.reserve(0, query, "draw", parties=parties)
-    for query, parties in enumerate([(0, 2), (0, 3), (0, 3)]):
-        ledger.reserve(1, query, "draw", parties=parties)
+# The class for which each voter votes, by query; its own party's queries are not its to answer. The votes agree, but
+# on party 0's third query: of those counted there two are for class 0, two for class 1, one for class 2, and voter 6,
+# which was not counted, is for class 1.
+BALLOTS = [np.tile([0, 1, 0, 2, 0, 0], (8, 1)), np.tile([2, 1, 0, 0, 0, 0], (8, 1))]
+BALLOTS[0][2:, 2] = [0, 1, 0, 1, 1, 2]
+BALLOTS[0][:2], BALLOTS[1][2:4] = -1, -1
+
+
+def hand_made(scenario: Callable[..., Scenario], folder: Path, changes: dict[str, Any] | None = None) -> Walked:
+    """The outcome."""
+    wanted = scenario(CHANGES | (changes or {}))
+    accountant = Accountant(GNMax(SIGMA, MOVED), DELTA)
+    with (
+        closing(Ledger(folder / "ledger.jsonl", accountant, BUDGET, BudgetScope.QUERIER)) as ledger,
+        Journal(folder / "releases.jsonl") as releases,
+    ):
+        # Charges: 5 and 3 by querying party, 8 in all; 3, 5, 5 and 7 by answering party. One bought no label.
+        for query, parties in enumerate([(1, 2, 3), (1, 2, 3), (1, 2, 3), (1, 2, 3), (1, 3)]):
+            ledger.reserve(0, query, "draw", parties=parties)
+        for query, parties in enumerate([(0, 2), (0, 3), (0, 3)]):
+            ledger.reserve(1, query, "draw", parties=parties)
+        for querier, query in [(0, 0), (0, 1), (0, 2), (0, 3), (1, 0), (1, 1), (1, 2)]:
+            entry = {"querier": querier, "query": query, "counted": "1", "draw": "draw", "label": 0}
+            releases.append({"kind": "release", **entry})
+        spent = Spent.of(Books(ledger, releases, RealNoise(accountant.mechanism)), range(wanted.parties.queriers))
+        admission = Admission(ledger, lambda _: ())
     prepared = Prepared(PublicModel((), (1,), 3, 37, 24), None)
-    return Outcome(
-        scenario=scenario(CHANGES | (changes or {})),
+    voters = tuple(Voter(index, index // 2, prepared) for index in range(8))
+    dataset, nobody = Dataset("by hand", np.zeros((len(Y), 1), np.float32), Y, 3), Partition([], [], [])
+    return Walked(
+        trained=Trained(Ensemble(wanted, dataset, nobody), PartyModels((), (), ()), ""),
         capabilities=CAPABILITIES,
-        dataset=Dataset("by hand", np.zeros((len(Y), 1), np.float32), Y, 3),
-        asked=ASKED,
-        voters=[Voter(index, index // 2, prepared) for index in range(8)],
-        votes=[np.zeros((8, 6, 3), np.int64)] * 2,
-        before=BEFORE,
-        after=AFTER,
-        baselines=BASELINES,
-        measured=MEASURED,
+        asked=Asked(voters, tuple(ASKED), tuple(BALLOTS), 0, ""),
+        priced=Priced(MEASURED, tuple(BALLOTS), ""),
+        happened=Happened(SIMULATED, spent, admission),
+        judged=Judged(BEFORE, AFTER, BASELINES),
         saturation=0.0625,
-        simulated=SIMULATED,
-        ledger=ledger,
-        unlabelled_charges={0: 1},
     )
 
 

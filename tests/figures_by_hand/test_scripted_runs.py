@@ -23,8 +23,9 @@ from capcsim.privacy.accountant import Accountant
 from capcsim.privacy.mechanisms import GNMax
 from capcsim.record import Record
 from capcsim.scenario import Scenario, parse_scenario
-from capcsim.study.compare import _results, _times, compare
-from tests.figures_by_hand.outcome import SIMULATED, gaussian_epsilon, hand_made, leaves
+from capcsim.study.compare import RESULTS, _times, compare
+from capcsim.study.metrics import View, value
+from tests.figures_by_hand.outcome import gaussian_epsilon, hand_made, leaves
 from tests.figures_by_hand.scripted import KEY_BYTES, LABEL_BYTES, QUERY_BYTES, VOTE_BYTES, Clock, Script, Scripted
 
 Tree = dict[str, Any]
@@ -213,6 +214,7 @@ def row_on_paper(ran: Tree, script: Script, *, hears: bool) -> Tree:
         "networks": times,
         # What is got does not depend on the backend.
         "label_accuracy": 1.0,
+        "vote_agreement": 1.0,
         "accuracy_before": pytest.approx(accuracy_before(ran)),
         "accuracy_after": 1.0,
         "epsilon": pytest.approx(Accountant(GNMax(SIGMA), DELTA).epsilon(SIZE * BATCHES)),
@@ -225,7 +227,7 @@ def step_on_paper(wall_s: float, cpu_s: dict[str, float], sent: dict[str, int], 
     return {**times, "cpu_s": cpu, "bytes": sent, "rounds": 0, "phases": {phase: times | {"bytes": sum(sent.values())}}}
 
 
-COMPARED = ("backends", "networks", "host")
+COMPARED = ("backends", "networks", "host", "stages")
 LATENCIES_S = {"scenario": 0.25, "lan": 0.0005, "far": 0.1}
 
 
@@ -234,6 +236,8 @@ def test_compare_tells_what_was_known_beforehand(ran: Tree, tree: Tree) -> None:
     found = compare(parse_scenario(tree), choices, parse_networks("lan,far"), repeats=3)
     about = {"parties": 4, "voters": 4, "queriers": 2, "labels_wanted": 18, "seed": 7, "batch": SIZE}
     assert leaves({key: value for key, value in found.items() if key not in COMPARED}) == about
+    # The run before had trained and judged, and one of these backends had voted and was measured; no world is kept.
+    assert found["stages"] == {"trained": 0, "asked": 2, "priced": 2, "simulated": 9, "judged": 0}
     bps = {"scenario": (100e6, 1e9), "lan": (1e9, 10e9), "far": (1e9, 10e9)}
     for name, latency_s in LATENCIES_S.items():
         party, guardian = ({"up_bps": each, "down_bps": each} for each in bps[name])
@@ -304,22 +308,23 @@ def test_profile_tells_medians_over_the_repeats_after_the_warm_up(monkeypatch: p
     assert setup["bytes"] == {"querier->answerer": KEY_BYTES}
 
 
-def test_a_comparison_pools_the_labels_of_all_querying_parties(
-    scenario: Callable[..., Scenario], tmp_path: Path
-) -> None:
-    made = hand_made(scenario, tmp_path)
-    found = _results(made)
-    made.ledger.close()
-    assert leaves(found) == {
+@pytest.fixture
+def everybody(scenario: Callable[..., Scenario], tmp_path: Path) -> View:
+    return View(hand_made(scenario, tmp_path), range(2))
+
+
+def test_a_comparison_pools_the_labels_of_all_querying_parties(everybody: View) -> None:
+    assert {name: value(name, everybody) for name in RESULTS} == {
         "label_accuracy": pytest.approx((3 + 1) / (4 + 3)),
+        "vote_agreement": pytest.approx((3 + 3) / (4 + 3)),
         "accuracy_before": pytest.approx((0.625 + 0.375) / 2),
         "accuracy_after": pytest.approx((0.84375 + 0.3125) / 2),
         "epsilon": pytest.approx(gaussian_epsilon(5), rel=5e-4),  # of the party with five charges, not three or eight
     }
 
 
-def test_a_comparison_times_labels_only() -> None:
-    assert _times(SIMULATED) == {
+def test_a_comparison_times_labels_only(everybody: View) -> None:
+    assert _times(everybody) == {
         "latency_median_s": 7.0,  # of 2, 3, 4, 7, 10, 11, 30
         "latency_max_s": 30.0,
         "makespan_s": 140.0,

@@ -12,7 +12,6 @@ from typing import Any
 
 import numpy as np
 import pytest
-from capcsim.study.results import summarise
 
 from capcsim.backend import (
     VOTE_RING_BITS,
@@ -34,18 +33,24 @@ from capcsim.privacy.accountant import Accountant
 from capcsim.privacy.ledger import BudgetScope, Ledger
 from capcsim.privacy.mechanisms import GNMax
 from capcsim.privacy.noise import Draw
-from capcsim.protocol import Collaboration, Voter
-from capcsim.record import Record
+from capcsim.protocol.admission import Admission
+from capcsim.protocol.aggregate import Aggregator
+from capcsim.protocol.flow import GUARDIAN, Turn, flow
+from capcsim.protocol.steps import Voter
 from capcsim.scenario import Scenario
 from capcsim.seeds import Seeds
 from capcsim.simulation.world import Simulated, World
 from capcsim.study.compare import _times
+from capcsim.study.metrics import View
+from capcsim.study.simulated import rules_of
+from capcsim.study.summing_up import result_of
+from capcsim.study.walk import Walked
 from tests.figures_by_hand.outcome import hand_made
 
 Q, A, G = Role.QUERIER, Role.ANSWERER, Role.GUARDIAN
 MB = 1_000_000
 PUBLIC, NOISE = PublicModel((Linear((0,), (3,), 1),), (1,), 3, 37, 24), GNMax(7.0)
-PAIRS, GUARDIAN = pair_group(PUBLIC), guardian_group(3, 3, NOISE)
+PAIRS, GUARDIANS = pair_group(PUBLIC), guardian_group(3, 3, NOISE)
 CHANGES = {
     "parties.count": 3,
     "parties.queriers": 1,
@@ -79,15 +84,15 @@ def transcript(step: Step, *nodes: tuple[Any, ...], scale: float = 1.0) -> Trans
 def measurements() -> Measurements:
     samples = {
         Stratum(Step.SETUP, PAIRS, 0): transcript(Step.SETUP, (Q, 1.0), (Q, A, MB // 2), (A, 2.0)),
-        Stratum(Step.SETUP, GUARDIAN, 0): transcript(Step.SETUP, (Q, 3.0), (Q, G, MB), (G, 0.5)),
+        Stratum(Step.SETUP, GUARDIANS, 0): transcript(Step.SETUP, (Q, 3.0), (Q, G, MB), (G, 0.5)),
     }
     for size, scale in ((2, 1.0), (1, 0.5)):
         batch = {
             (Step.INFER, PAIRS): ((Q, 2.0), (Q, A, MB), (A, 4.0), (A, Q, MB // 4)),
             (Step.ARGMAX, PAIRS): ((A, 1.0), (A, Q, MB // 10)),
             (Step.AGGREGATE, PAIRS): ((A, G, MB // 5), (G, 0.25)),
-            (Step.AGGREGATE, GUARDIAN): ((G, 0.125), (G, Q, 2 * MB)),
-            (Step.RELEASE, GUARDIAN): ((G, 2.0), (G, Q, MB * 2 // 5)),
+            (Step.AGGREGATE, GUARDIANS): ((G, 0.125), (G, Q, 2 * MB)),
+            (Step.RELEASE, GUARDIANS): ((G, 2.0), (G, Q, MB * 2 // 5)),
         }
         for (step, group), nodes in batch.items():
             samples[Stratum(step, group, size)] = transcript(step, *nodes, scale=scale)
@@ -113,12 +118,14 @@ def simulate(scenario: Callable[..., Scenario], tmp_path: Path) -> Callable[...,
         # The voters' classes by query: both answering parties agree but on the last one, where the lowest class wins.
         votes = np.eye(3, dtype=np.int64)[np.array([[0, 0, 0], [1, 2, 2], [1, 2, 0]])]
         votes[0] = 0
+        wanted = scenario({**CHANGES, **(changes or {})})
         ledger = Ledger(tmp_path / "ledger", Accountant(NOISE, 1e-5), 50.0, BudgetScope.QUERIER)
         with closing(ledger), Journal(tmp_path / "releases") as releases:
             parts = {"ledger": ledger, "noise": NoNoise(), "releases": releases}
-            collaboration = Collaboration(voters, [share(votes, VOTE_RING_BITS)], **parts)
-            costs = MeasuredCosts(measurements(), [[2, 1]], Seeds(0))
-            return World(scenario({**CHANGES, **(changes or {})}), collaboration, costs, [3], Seeds(0)).run()
+            opener = Aggregator(voters, [share(votes, VOTE_RING_BITS)], **parts)
+            turn = Turn(0, range(3), (1, 2), (GUARDIAN, 1, 2))
+            driven = flow([turn], rules_of(wanted), Admission(ledger, lambda _: (1, 2)), opener)
+            return World(wanted).run(driven, voters, MeasuredCosts(measurements(), Seeds(0)))
 
     return run
 
@@ -210,26 +217,34 @@ def test_without_latency_three_are_saved_on_each_label(simulate: Callable[..., S
     assert latencies_s == pytest.approx([FIRST_S - 1.5, FIRST_S - 1.5, SECOND_S - 1.5])
 
 
-def test_the_summary_tells_these_figures(found: Simulated, scenario: Callable[..., Scenario], tmp_path: Path) -> None:
+@pytest.fixture
+def walked(found: Simulated, scenario: Callable[..., Scenario], tmp_path: Path) -> Walked:
     prices = {"parties.virtual_per_party": 1, "prices.per_core_hour": 3.6, "prices.per_gb_sent": 100.0}
-    made = hand_made(scenario, tmp_path, {"parties.queriers": 1, **prices})
-    with closing(made.ledger):
-        told = summarise(Record(tmp_path, {}), replace(made, simulated=found))["summary"]
-    row = told["queriers"][0]
+    folder = tmp_path / "other"
+    folder.mkdir()
+    made = hand_made(scenario, folder, {"parties.queriers": 1, **prices})
+    ballots = (np.zeros((3, 3), np.int64),)
+    priced = replace(made.priced, ballots=ballots)
+    return replace(made, happened=replace(made.happened, simulated=found), priced=priced)
+
+
+def test_the_summary_tells_these_figures(walked: Walked) -> None:
+    told = result_of(walked, "", {}, None)
+    row = told.queriers[0]
     total_mb = sum(SENT_MB.values())
-    assert (row["latency_median_s"], row["latency_max_s"]) == pytest.approx((FIRST_S, FIRST_S))
-    assert (row["simulated_s"], told["makespan_s"]) == pytest.approx((MAKESPAN_S, MAKESPAN_S))
-    assert row["bytes"] == told["bytes"] == round(total_mb * MB)
-    assert told["busiest"]["core"] == "party 1, core 0"
-    assert told["busiest"]["core_utilisation"] == pytest.approx(9.5 / MAKESPAN_S)
-    assert told["busiest"]["link"] == "party 0 up"
-    assert told["busiest"]["link_utilisation"] == pytest.approx(5.0 / MAKESPAN_S)
+    assert (row.latency_median_s, row.latency_max_s) == pytest.approx((FIRST_S, FIRST_S))
+    assert (row.simulated_s, told.makespan_s) == pytest.approx((MAKESPAN_S, MAKESPAN_S))
+    assert row.bytes == told.bytes == round(total_mb * MB)
+    assert told.busiest.core == "party 1, core 0"
+    assert told.busiest.core_utilisation == pytest.approx(9.5 / MAKESPAN_S)
+    assert told.busiest.link == "party 0 up"
+    assert told.busiest.link_utilisation == pytest.approx(5.0 / MAKESPAN_S)
     # 30.4375 s of work at 3.60 an hour, 10.25 MB at 100 a GB.
-    assert told["cost"]["price"] == pytest.approx(0.0304375 + 1.025)
+    assert told.cost.price == pytest.approx(0.0304375 + 1.025)
 
 
-def test_a_comparison_tells_these_figures(found: Simulated) -> None:
-    times = _times(found)
+def test_a_comparison_tells_these_figures(walked: Walked) -> None:
+    times = _times(View(walked, [0]))
     assert times.pop("bytes") == round(sum(SENT_MB.values()) * MB)
     assert times == pytest.approx(
         {"latency_median_s": FIRST_S, "latency_max_s": FIRST_S, "makespan_s": MAKESPAN_S, "labels": 3}

@@ -1,6 +1,6 @@
 """Every number of `run --json` for the outcome made by hand, each worked out on paper."""
 
-from collections.abc import Callable, Iterator
+from collections.abc import Callable
 from dataclasses import replace
 from math import comb, nan
 from pathlib import Path
@@ -8,11 +8,12 @@ from typing import Any
 
 import numpy as np
 import pytest
-from capcsim.study.results import Outcome, summarise
 
 from capcsim.learning.metrics import Quality, average, quality
-from capcsim.record import Record
 from capcsim.scenario import Scenario
+from capcsim.simulation.world import QueryRow
+from capcsim.study.summing_up import epsilon_curve, result_of
+from capcsim.study.walk import Walked
 from tests.figures_by_hand.outcome import BUDGET, DELTA, SIGMA, gaussian_epsilon, hand_made, leaves
 
 Build = Callable[..., Scenario]
@@ -20,16 +21,21 @@ Build = Callable[..., Scenario]
 EPSILON = {"rel": 5e-4}
 
 
-@pytest.fixture
-def outcome(scenario: Build, tmp_path: Path) -> Iterator[Outcome]:
-    made = hand_made(scenario, tmp_path)
-    yield made
-    made.ledger.close()
+STAGES = {"trained": 1, "asked": 2, "priced": 3, "simulated": 4, "judged": 5}
 
 
 @pytest.fixture
-def results(outcome: Outcome, tmp_path: Path) -> dict[str, Any]:
-    return summarise(Record(tmp_path, {}), outcome)
+def walked(scenario: Build, tmp_path: Path) -> Walked:
+    return hand_made(scenario, tmp_path)
+
+
+def told(walked: Walked) -> dict[str, Any]:
+    return result_of(walked, "folder", STAGES, None).model_dump(mode="json")
+
+
+@pytest.fixture
+def summary(walked: Walked) -> dict[str, Any]:
+    return told(walked)
 
 
 def epsilon(labels: int) -> Any:
@@ -44,6 +50,7 @@ QUERIER_0 = {
     "charges_without_label": 1,
     "labels": [0, 1, 0, 0, -1],
     "label_accuracy": 3 / 4,
+    "vote_agreement": 3 / 4,  # the fourth label is not the plurality; of two classes with as many votes the lowest is
     "accuracy_before": (0.5 + 0.75 + 0.625) / 3,
     "accuracy_after": (0.75 + 0.9375 + 0.84375) / 3,
     "balanced_before": (0.375 + 0.625 + 0.5) / 3,
@@ -70,6 +77,7 @@ QUERIER_1 = {
     "charges_without_label": 0,
     "labels": [2, 1, 0, -1, -1, -1],
     "label_accuracy": 1 / 3,
+    "vote_agreement": 1.0,
     "accuracy_before": 0.375,
     "accuracy_after": 0.3125,
     "balanced_before": 0.375,
@@ -88,7 +96,30 @@ QUERIER_1 = {
     "bytes": 1_500_000_000,
     "unanswered": 2,
 }
+METRICS = {
+    "labels": 7,
+    "label_accuracy": 4 / 7,
+    "vote_agreement": 6 / 7,
+    "accuracy_before": (0.625 + 0.375) / 2,
+    "accuracy_after": (0.84375 + 0.3125) / 2,
+    "gain": (0.21875 - 0.0625) / 2,
+    "balanced_before": (0.5 + 0.375) / 2,
+    "balanced_after": (0.5625 + 0.25) / 2,
+    "epsilon": epsilon(5),  # of the party with five charges, not three or eight
+    "makespan_s": 140.0,
+    # Of 2, 3, 4, 7, 10, 11, 30: the places 3, 5.7 and 5.94, counted from 0, and the last.
+    "latency_p50_s": 7.0,
+    "latency_p95_s": 11 + 0.7 * 19,
+    "latency_p99_s": 11 + 0.94 * 19,
+    "latency_max_s": 30.0,
+    "labels_per_hour": 7 * 3600 / 140,
+    "bytes": 2_000_000_000,
+    "cpu_s": 9000.0,
+    "price": 2.5 * 0.5 + 2 * 0.25,
+}
 SUMMARY: dict[str, Any] = {
+    "metrics": {name: {"value": value, "low": None, "high": None} for name, value in METRICS.items()},
+    "stages": STAGES,
     "seed": 7,
     "parties": 4,
     "voters": 8,
@@ -124,7 +155,7 @@ SUMMARY: dict[str, Any] = {
     },
     "queriers": [QUERIER_0, QUERIER_1],
     "mean": {
-        "label_accuracy": (3 / 4 + 1 / 3) / 2,
+        "label_accuracy": 4 / 7,  # of all labels
         "accuracy_before": (0.625 + 0.375) / 2,
         "accuracy_after": (0.84375 + 0.3125) / 2,
         "balanced_before": (0.5 + 0.375) / 2,
@@ -152,8 +183,8 @@ SUMMARY: dict[str, Any] = {
 }
 
 
-def test_every_number_of_the_summary_is_as_on_paper(results: dict[str, Any]) -> None:
-    found, expected = leaves(results["summary"]), leaves(SUMMARY)
+def test_every_number_of_the_summary_is_as_on_paper(summary: dict[str, Any]) -> None:
+    found, expected = leaves(summary), leaves(SUMMARY)
     assert found.keys() == expected.keys(), "a figure without a value by hand, or one that is gone"
     for place, value in expected.items():
         assert found[place] == (pytest.approx(value, rel=1e-12) if isinstance(value, float) else value), place
@@ -164,15 +195,15 @@ def test_the_closed_form_is_that_of_others() -> None:
     assert gaussian_epsilon(5) < BUDGET < gaussian_epsilon(6)
 
 
-def test_three_of_eighty_votes_bound_the_rate_of_disagreement(results: dict[str, Any]) -> None:
+def test_three_of_eighty_votes_bound_the_rate_of_disagreement(summary: dict[str, Any]) -> None:
     """Clopper and Pearson: at the bound, three or fewer of eighty come out with probability 5 %."""
-    rate = results["summary"]["execution"]["disagreement_upper_bound_95"]
+    rate = summary["execution"]["disagreement_upper_bound_95"]
     few = sum(comb(80, k) * rate**k * (1 - rate) ** (80 - k) for k in range(4))
     assert few == pytest.approx(0.05, rel=1e-9)
 
 
-def test_the_texts_name_what_the_numbers_belong_to(results: dict[str, Any]) -> None:
-    found = results["summary"]
+def test_the_texts_name_what_the_numbers_belong_to(summary: dict[str, Any]) -> None:
+    found = summary
     assert (found["busiest"]["core"], found["busiest"]["link"]) == ("party 1, core 0", "guardian down")
     assert (found["backend"], found["security"], found["privacy"]["mechanism"]) == ("plaintext", "none", "gnmax")
     assert (found["privacy"]["unit"], found["privacy"]["budget_scope"]) == ("party", "querier")
@@ -183,27 +214,32 @@ def test_the_texts_name_what_the_numbers_belong_to(results: dict[str, Any]) -> N
     )
 
 
-def test_the_figures_get_the_curve_of_epsilon_up_to_the_account_with_most_charges(results: dict[str, Any]) -> None:
-    curve = results["epsilon_curve"]
-    assert curve["labels"] == [0, 1, 2, 3, 4, 5]
+def test_the_figures_get_the_curve_of_epsilon_up_to_the_account_with_most_charges(walked: Walked) -> None:
+    curve = epsilon_curve(walked)
+    assert curve.labels == (0, 1, 2, 3, 4, 5)
     on_paper = [0.0, *map(gaussian_epsilon, range(1, 6))]
-    assert curve["epsilon"] == pytest.approx(on_paper, **EPSILON)
-    assert curve["analytic"] == pytest.approx(on_paper, rel=1e-9)
+    assert curve.epsilon == pytest.approx(on_paper, **EPSILON)
+    assert curve.analytic == pytest.approx(on_paper, rel=1e-9)
 
 
-def test_without_a_label_there_is_no_accuracy_and_no_latency(outcome: Outcome, tmp_path: Path) -> None:
-    silent = replace(outcome.simulated, queries=[row for row in outcome.simulated.queries if row.label < 0])
-    found = summarise(Record(tmp_path, {}), replace(outcome, simulated=silent))["summary"]
+def with_rows(walked: Walked, keep: Callable[[QueryRow], bool]) -> Walked:
+    simulated = replace(walked.simulated, queries=[row for row in walked.simulated.queries if keep(row)])
+    return replace(walked, happened=replace(walked.happened, simulated=simulated))
+
+
+def test_without_a_label_there_is_no_accuracy_and_no_latency(walked: Walked) -> None:
+    found = told(with_rows(walked, lambda row: row.label < 0))
     for row, simulated_s in zip(found["queriers"], (95.0, 140.0), strict=True):
         assert (row["labels_bought"], row["simulated_s"]) == (0, simulated_s)
-        assert [row[key] for key in ("label_accuracy", "latency_median_s", "latency_max_s")] == [None] * 3
+        names = ("label_accuracy", "vote_agreement", "latency_median_s", "latency_max_s")
+        assert [row[key] for key in names] == [None] * 4
     assert found["mean"]["label_accuracy"] is None
+    assert found["metrics"]["label_accuracy"]["value"] is None
 
 
-def test_one_party_without_a_label_leaves_the_mean_to_the_others(outcome: Outcome, tmp_path: Path) -> None:
-    rows = [row for row in outcome.simulated.queries if row.querier == 0 or row.label < 0]
-    found = summarise(Record(tmp_path, {}), replace(outcome, simulated=replace(outcome.simulated, queries=rows)))
-    assert found["summary"]["mean"]["label_accuracy"] == 3 / 4
+def test_one_party_without_a_label_leaves_the_mean_to_the_others(walked: Walked) -> None:
+    found = told(with_rows(walked, lambda row: row.querier == 0 or row.label < 0))
+    assert found["mean"]["label_accuracy"] == 3 / 4
 
 
 @pytest.mark.parametrize(
@@ -223,9 +259,7 @@ def test_one_party_without_a_label_leaves_the_mean_to_the_others(outcome: Outcom
 def test_what_the_scenario_says_of_privacy_is_told(
     scenario: Build, tmp_path: Path, changes: dict[str, Any], key: str, value: Any
 ) -> None:
-    made = hand_made(scenario, tmp_path, changes)
-    assert summarise(Record(tmp_path, {}), made)["summary"]["privacy"][key] == value
-    made.ledger.close()
+    assert told(hand_made(scenario, tmp_path, changes))["privacy"][key] == value
 
 
 # Six samples: the classes 0, 0, 0, 1, 1, 2 of which 0 is predicted twice, 1 once and 2 never rightly.

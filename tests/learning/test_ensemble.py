@@ -15,19 +15,28 @@ from capcsim.learning.samples import Dataset
 from capcsim.learning.selection import greedy_k_center
 from capcsim.learning.tasks import TrainingTask, untrained
 from capcsim.learning.training import train_all
-from capcsim.scenario import Models, Scenario
+from capcsim.scenario import Models, Scenario, Selection
 from capcsim.seeds import Seeds
 
 Build = Callable[..., Scenario]
 
 
-def ensemble_of(scenario: Scenario, dataset: Dataset | None = None) -> Ensemble:
-    def train(tasks: Sequence[TrainingTask], title: str) -> list[Model]:
-        return train_all(tasks, scenario.models, workers=1)
+class Taught:
+    """Parties, and the models that they trained."""
 
-    ensemble = Ensemble(scenario, dataset or load_dataset(scenario.data), Seeds(scenario.seed), train)
-    ensemble.train()
-    return ensemble
+    def __init__(self, scenario: Scenario, dataset: Dataset | None = None) -> None:
+        self.ensemble = Ensemble.of(scenario, dataset or load_dataset(scenario.data))
+        self.models = self.ensemble.train(self.train)
+        self.voters, self.own = self.models.voters, self.models.own
+
+    def train(self, tasks: Sequence[TrainingTask], title: str) -> list[Model]:
+        return train_all(tasks, self.ensemble.scenario.models, workers=1)
+
+    def select(self, selection: Selection, querier: int, count: int, *rest: Any) -> Any:
+        return self.ensemble.select(selection, self.own[querier], querier, count, *rest)
+
+    def __getattr__(self, name: str) -> Any:
+        return getattr(self.ensemble, name)
 
 
 @pytest.fixture
@@ -36,7 +45,7 @@ def quick(scenario: Build) -> Build:
 
 
 def test_a_virtual_party_chooses_with_a_stronger_model_than_it_votes_with(quick: Build) -> None:
-    ensemble = ensemble_of(quick({"parties.virtual_per_party": 4, "data.train_per_party": 80, "parties.count": 4}))
+    ensemble = Taught(quick({"parties.virtual_per_party": 4, "data.train_per_party": 80, "parties.count": 4}))
     assert ensemble.owners == [0] * 4 + [1] * 4 + [2] * 4 + [3] * 4
     assert (len(ensemble.voters), len(ensemble.own)) == (16, 2)
     strong, weak = (
@@ -50,35 +59,36 @@ def test_a_virtual_party_chooses_with_a_stronger_model_than_it_votes_with(quick:
 
 
 def test_one_model_a_party_is_both_its_voter_and_its_own(quick: Build) -> None:
-    ensemble = ensemble_of(quick())
+    ensemble = Taught(quick())
     assert ensemble.own == ensemble.voters[:2]
 
 
 def test_a_further_round_leaves_out_what_was_asked_and_lets_the_retrained_answer(quick: Build) -> None:
-    ensemble = ensemble_of(quick({"data.pool_per_querier": 60}))
+    ensemble = Taught(quick({"data.pool_per_querier": 60}))
     nothing = nothing_bought()
     first = [ensemble.select("entropy", q, 40, nothing, nothing[0]) for q in (0, 1)]
     bought = [(rows, ensemble.dataset.y[rows]) for rows in first]
-    before = list(ensemble.voters)
-    assert ensemble.adopt(bought) == [0, 1]
-    assert ensemble.voters[:2] == ensemble.own
-    assert [new is old for new, old in zip(ensemble.voters, before, strict=True)] == [False] * 2 + [True] * 6
+    before = ensemble.voters
+    after, changed = ensemble.adopt(ensemble.models, bought, ensemble.train)
+    assert changed == (0, 1)
+    assert after.voters[:2] == after.own
+    assert [new is old for new, old in zip(after.voters, before, strict=True)] == [False] * 2 + [True] * 6
+    assert [new == old for new, old in zip(after.keys, ensemble.models.keys, strict=True)] == [False] * 2 + [True] * 6
     then = ensemble.select("entropy", 0, 20, bought[0], first[0], 1)
     assert sorted([*first[0], *then]) == sorted(ensemble.parts.pools[0])
-    gains = [ensemble.judge(q, ensemble.own[q]).accuracy - ensemble.judge(q, before[q]).accuracy for q in (0, 1)]
+    gains = [ensemble.judge(q, after.own[q]).accuracy - ensemble.judge(q, before[q]).accuracy for q in (0, 1)]
     assert np.mean(gains) > 0
 
 
 def test_virtual_parties_keep_their_shards_models(quick: Build) -> None:
-    ensemble = ensemble_of(quick({"parties.virtual_per_party": 2}))
-    before = list(ensemble.voters)
-    assert ensemble.adopt([nothing_bought()] * 2) == []
-    assert ensemble.voters == before
+    ensemble = Taught(quick({"parties.virtual_per_party": 2}))
+    after, changed = ensemble.adopt(ensemble.models, [nothing_bought()] * 2, ensemble.train)
+    assert (after.voters, after.keys, changed) == (ensemble.models.voters, ensemble.models.keys, ())
 
 
 def test_seeds_of_retraining_differ_and_the_first_is_the_parties_own(quick: Build) -> None:
-    ensemble = ensemble_of(quick({"models.retrainings": 3, "models.kinds": ["mlp"]}))
-    found = ensemble.retrain([nothing_bought()] * 2)
+    ensemble = Taught(quick({"models.retrainings": 3, "models.kinds": ["mlp"]}))
+    found = ensemble.retrain([nothing_bought()] * 2, ensemble.train)
     assert [len(each) for each in found] == [3, 3]
     for querier, qualities in enumerate(found):
         assert qualities[0] == ensemble.judge(querier, ensemble.own[querier])
@@ -90,7 +100,7 @@ def test_a_query_is_imputed_by_the_querying_party(quick: Build) -> None:
     x = generator.random((900, 5)).astype(np.float32)
     x[generator.random(x.shape) < 0.3] = np.nan
     holes = Dataset("holes", x, np.arange(900) % 2, 2)
-    ensemble = ensemble_of(quick(), holes)
+    ensemble = Taught(quick(), holes)
     rows = ensemble.parts.evaluations[0]
     seen = [ensemble.samples(party, rows) for party in (0, 1)]
     known = ~np.isnan(x[rows])
@@ -106,23 +116,23 @@ def test_one_record_moves_one_shard_also_where_gaps_are_filled(quick: Build) -> 
     x = generator.random((900, 5)).astype(np.float32)
     x[generator.random(x.shape) < 0.3] = np.nan
     wanted = quick({"parties.virtual_per_party": 4, "privacy.unit": "record"})
-    before = ensemble_of(wanted, Dataset("holes", x, np.arange(900) % 2, 2))
+    before = Taught(wanted, Dataset("holes", x, np.arange(900) % 2, 2))
     for record in before.parts.owned(3)[::7]:
         moved = x.copy()
         moved[record] = 9
-        after = ensemble_of(wanted, Dataset("holes", moved, np.arange(900) % 2, 2))
+        after = Taught(wanted, Dataset("holes", moved, np.arange(900) % 2, 2))
         pairs = [(before.task(3, shard), after.task(3, shard)) for shard in range(4)]
         assert sum((old.x != new.x).any() for old, new in pairs) == 1
 
 
 def test_kinds_are_dealt_out_to_the_parties_in_turn(quick: Build) -> None:
-    ensemble = ensemble_of(quick({"models.kinds": ["logistic", "mlp", "random-forest"]}))
+    ensemble = Taught(quick({"models.kinds": ["logistic", "mlp", "random-forest"]}))
     assert [ensemble.task(party).kind for party in range(4)] == ["logistic", "mlp", "random-forest", "logistic"]
     assert [type(model).__name__ for model in ensemble.voters[:3]] == ["Classifier", "Classifier", "Trees"]
 
 
 def test_k_center_begins_with_all_that_the_querying_party_has_a_label_for(quick: Build) -> None:
-    ensemble = ensemble_of(quick({"models.kinds": ["mlp"]}))
+    ensemble = Taught(quick({"models.kinds": ["mlp"]}))
     nothing = nothing_bought()
     asked = ensemble.select("k-center", 1, 5, nothing, nothing[0])
     bought = asked, ensemble.dataset.y[asked]
@@ -136,13 +146,13 @@ def test_k_center_begins_with_all_that_the_querying_party_has_a_label_for(quick:
 
 
 def test_every_round_draws_other_queries_at_random(quick: Build) -> None:
-    ensemble, nothing = ensemble_of(quick()), nothing_bought()
+    ensemble, nothing = Taught(quick()), nothing_bought()
     first, second = (ensemble.select("random", 0, 20, nothing, nothing[0], round_) for round_ in (0, 1))
     assert set(first) != set(second)
 
 
 def test_retraining_with_and_without_labels_shares_its_seed(quick: Build) -> None:
-    ensemble = ensemble_of(quick())
+    ensemble = Taught(quick())
     rows = ensemble.parts.pools[0][:3]
     for seed in range(3):
         tasks = [
@@ -157,8 +167,8 @@ def test_pooling_is_better_than_any_party_and_averaging_comes_near(
 ) -> None:
     changes: dict[str, Any] = {"models.baselines": ["pooling", "fedavg"], "models.fedavg_rounds": 8}
     wanted = quick({**changes, "models.kinds": ["mlp"]})
-    ensemble = ensemble_of(wanted)
-    found = compare(ensemble, wanted.models, Seeds(1))
+    ensemble = Taught(wanted)
+    found = compare(ensemble.ensemble, wanted.models, Seeds(1))
     alone = np.mean([ensemble.judge(q, ensemble.own[q]).accuracy for q in (0, 1)])
     pooled, averaged = (np.mean([each.accuracy for each in found[name].qualities]) for name in ("pooling", "fedavg"))
     assert pooled > alone + 0.05
@@ -167,7 +177,7 @@ def test_pooling_is_better_than_any_party_and_averaging_comes_near(
     assert found["fedavg"].sent_bytes == 2 * 8 * 8 * 4 * weights
     assert found["pooling"].sent_bytes is None
     monkeypatch.setattr("capcsim.learning.baselines.federated_averaging", lambda *_: pytest.fail("it trained again"))
-    assert compare(ensemble, wanted.models, Seeds(1)) == found
+    assert compare(ensemble.ensemble, wanted.models, Seeds(1)) == found
 
 
 def test_averaging_weighs_by_samples_and_covers_running_statistics() -> None:
@@ -196,13 +206,13 @@ def test_averaging_weighs_by_samples_and_covers_running_statistics() -> None:
 @pytest.mark.parametrize("kinds", [["logistic", "mlp"], ["random-forest"]])
 def test_averaging_needs_one_kind_of_network(quick: Build, kinds: list[str]) -> None:
     wanted = quick({"models.kinds": kinds, "models.baselines": ["fedavg"]})
-    found = compare(ensemble_of(wanted), wanted.models, Seeds(1))["fedavg"]
+    found = compare(Taught(wanted).ensemble, wanted.models, Seeds(1))["fedavg"]
     assert found.qualities == ()
     assert "one kind of network" in found.note
 
 
 def test_pooled_samples_are_everybodys(quick: Build) -> None:
-    ensemble = ensemble_of(quick())
+    ensemble = Taught(quick())
     tasks = [ensemble.task(party) for party in range(8)]
     pooled = pooled_task(tasks, tasks[3])
     assert len(pooled.y) == 8 * 40

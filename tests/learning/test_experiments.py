@@ -57,7 +57,7 @@ def test_labels_are_the_noisy_argmax_of_votes_that_are_saved(work: Any, tmp_path
         assert (cast[querier] == -1).all(), "nobody answers its own query"
         counts = work.counts(cast)
         assert (counts.sum(axis=1) == 6).all()
-        model = work.ensemble.voters[6]
+        model = work.models.voters[6]
         assert (cast[6] == model.predict(work.ensemble.samples(querier, asked[querier]))).mean() > 0.9
     quiet = work.labels(votes, 0.01)
     assert all((found == work.counts(cast).argmax(axis=1)).all() for found, cast in zip(quiet, votes, strict=True))
@@ -91,7 +91,7 @@ def test_gains_are_those_of_the_first_labels(work: Any) -> None:
     assert work.right(asked, truth) == 1
     none, few = work.retrain(asked, truth, 0), work.retrain(asked, truth, 5)
     assert [len(found) for found in few] == [2, 2, 2]
-    assert none[0][0] == work.ensemble.judge(0, work.ensemble.own[0])
+    assert none[0][0] == work.ensemble.judge(0, work.models.own[0])
     assert none != few
 
 

@@ -9,6 +9,7 @@ import numpy as np
 
 from capcsim.report.tables import notes
 from capcsim.scenario import Scenario
+from capcsim.study.result import read_result
 from capcsim.study.run import run_scenario
 from tests.learning.tables_of import csv_text, features
 
@@ -35,7 +36,7 @@ def summary(path: Path, scenario: Build, columns: dict[str, Any], **keys: Any) -
     changes = {f"data.{key}": value for key, value in keys.items()}
     record = run_scenario(scenario(RUN | {"data.path": path / "mine.csv"} | changes), path / "run")
     json.dumps(record.manifest["summary"], allow_nan=False)
-    return record.manifest["summary"], notes(record)
+    return record.manifest["summary"], notes(read_result(record))
 
 
 def test_what_was_read_and_what_is_positive_is_told(scenario: Build, tmp_path: Path) -> None:

@@ -6,7 +6,6 @@ from pathlib import Path
 
 import numpy as np
 import pytest
-from capcsim.caveats import caveats
 from matplotlib.image import imread
 from rich.console import Console
 
@@ -17,6 +16,8 @@ from capcsim.report.page import write_page
 from capcsim.report.tables import fraction, notes, seconds, size, summary
 from capcsim.report.trace import write_trace
 from capcsim.scenario import load_scenario
+from capcsim.study.caveats import caveats
+from capcsim.study.result import Result, read_result
 from capcsim.study.run import run_scenario
 
 
@@ -85,7 +86,7 @@ def test_the_trace_has_every_stretch_of_work_and_both_ends_of_each_message(recor
 
 def printed(record: Record, width: int) -> str:
     console = Console(width=width, record=True, file=io.StringIO())
-    console.print(summary(record))
+    console.print(summary(read_result(record)))
     return console.export_text()
 
 
@@ -134,7 +135,7 @@ def test_tables_wrap_text_and_keep_lines_of_a_cell(width: int) -> None:
 
 
 def test_notes_say_what_the_figures_rest_on(record: Record) -> None:
-    text = "\n".join(notes(record))
+    text = "\n".join(notes(read_result(record)))
     assert "security: none; argmax: Yao's garbled circuits" in text
     assert "SEEDED FOR SIMULATION: IT PROTECTS NOBODY" in text
     assert "Costs were measured on" in text
@@ -169,7 +170,7 @@ def test_a_budget_that_ends_early_is_told_everywhere(changed: Record) -> None:
         assert row["stopped"].endswith("it bought 6 of 9 labels")
         assert "label 7 would take epsilon to" in row["stopped"]
     assert "6 of 9" in printed(changed, 80)
-    assert "it bought 6 of 9 labels." in "\n".join(notes(changed))
+    assert "it bought 6 of 9 labels." in "\n".join(notes(read_result(changed)))
     assert write_page(changed, []).read_text().count("<td>6 of 9</td>") == 2
 
 
@@ -189,18 +190,18 @@ def test_how_little_an_epsilon_protects(record: Record, epsilon: float, labels: 
     summary = copy.deepcopy(record.manifest["summary"])
     for row in summary["queriers"]:
         row["epsilon"], row["labels_bought"] = epsilon, labels
-    assert re.search(says, "\n".join(caveats(summary)))
+    assert re.search(says, "\n".join(caveats(Result.model_validate(summary))))
     for row in summary["queriers"]:
         row["epsilon"] = 9.9
-    assert not any("protects nobody" in line for line in caveats(summary))
+    assert not any("protects nobody" in line for line in caveats(Result.model_validate(summary)))
 
 
 def test_clamped_values_are_told_where_there_are_many(record: Record) -> None:
     """A float's range would not have clamped them: the reader must know."""
     summary = copy.deepcopy(record.manifest["summary"])
-    assert not any("outside the integers' range" in line for line in caveats(summary))
+    assert not any("outside the integers' range" in line for line in caveats(Result.model_validate(summary)))
     summary["execution"]["saturation"] = 0.034
-    assert any("3.4 % of inputs and activations lay outside" in line for line in caveats(summary))
+    assert any("3.4 % of inputs and activations lay outside" in line for line in caveats(Result.model_validate(summary)))
 
 
 def test_panels_of_one_figure_share_their_scale_or_say_that_they_do_not(record: Record) -> None:
@@ -225,4 +226,4 @@ def test_panels_of_one_figure_share_their_scale_or_say_that_they_do_not(record: 
 def test_a_run_without_a_label_says_what_to_change(record: Record, changes: dict[str, object], says: str) -> None:
     summary = copy.deepcopy(record.manifest["summary"])
     summary["queriers"] = [{**row, "labels_bought": 0, **changes} for row in summary["queriers"]]
-    assert any(line.startswith("No label was bought: ") and says in line for line in caveats(summary))
+    assert any(line.startswith("No label was bought: ") and says in line for line in caveats(Result.model_validate(summary)))

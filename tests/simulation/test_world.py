@@ -27,10 +27,15 @@ from capcsim.journal import Journal
 from capcsim.privacy.accountant import Accountant
 from capcsim.privacy.ledger import BudgetScope, Ledger
 from capcsim.privacy.mechanisms import GNMax
-from capcsim.protocol import Collaboration, SimulatedNoise, Voter
+from capcsim.protocol.admission import Admission
+from capcsim.protocol.aggregate import Aggregator
+from capcsim.protocol.flow import GUARDIAN, Turn, flow
+from capcsim.protocol.noise import SimulatedNoise
+from capcsim.protocol.steps import Voter, answering
 from capcsim.scenario import Scenario
 from capcsim.seeds import Seeds
-from capcsim.simulation.world import Simulated, World, batches
+from capcsim.simulation.world import Simulated, World
+from capcsim.study.simulated import rules_of
 
 CLASSES = 3
 INFER_S, ARGMAX_S, SUBMIT_S, COUNT_S, RELEASE_S, SETUP_S, ENCODE_S = 1.0, 0.5, 0.25, 0.125, 2.0, 4.0, 8.0
@@ -40,36 +45,27 @@ Simulate = Callable[..., Simulated]
 class FixedCosts:
     """The same durations for everybody, and no bytes: times are sums of the constants above and latencies."""
 
-    def setup(self, querier: int, voter: Voter | None) -> Transcript:
-        return (Compute(Role.QUERIER, SETUP_S, Step.SETUP, Phase.SETUP, Scope.QUERIER, ()),)
-
-    def pair(self, step: Step, querier: int, batch: int, size: int, voter: Voter) -> Transcript:
+    def transcript(self, step: Step, voter: Voter | None, querier: int, batch: int = -1, size: int = 0) -> Transcript:
         def work(role: Role, seconds: float, *after: int, scope: Scope = Scope.PAIR) -> Compute:
             return Compute(role, seconds, step, Phase.ONLINE, scope, after)
 
         def message(sender: Role, receiver: Role, *after: int) -> Message:
             return Message(sender, receiver, 0, step, Phase.ONLINE, Scope.PAIR, after)
 
-        match step:
-            case Step.INFER:
+        match step, voter is None:
+            case Step.SETUP, _:
+                return (Compute(Role.QUERIER, SETUP_S, step, Phase.SETUP, Scope.QUERIER, ()),)
+            case Step.INFER, False:
                 encode = work(Role.QUERIER, ENCODE_S, scope=Scope.QUERY)
                 return (encode, message(Role.QUERIER, Role.ANSWERER, 0), work(Role.ANSWERER, INFER_S, 1))
-            case Step.ARGMAX:
+            case Step.ARGMAX, False:
                 return (work(Role.ANSWERER, ARGMAX_S), message(Role.ANSWERER, Role.QUERIER, 0))
-            case _:
+            case Step.AGGREGATE, False:
                 return (message(Role.ANSWERER, Role.GUARDIAN), work(Role.GUARDIAN, SUBMIT_S, 0))
-
-    def count(self, querier: int, batch: int, size: int) -> Transcript:
-        return (
-            Compute(Role.GUARDIAN, COUNT_S, Step.AGGREGATE, Phase.ONLINE, Scope.PAIR, ()),
-            Message(Role.GUARDIAN, Role.QUERIER, 0, Step.AGGREGATE, Phase.ONLINE, Scope.PAIR, (0,)),
-        )
-
-    def release(self, querier: int, batch: int, size: int) -> Transcript:
-        return (
-            Compute(Role.GUARDIAN, RELEASE_S, Step.RELEASE, Phase.ONLINE, Scope.PAIR, ()),
-            Message(Role.GUARDIAN, Role.QUERIER, 0, Step.RELEASE, Phase.ONLINE, Scope.PAIR, (0,)),
-        )
+            case Step.AGGREGATE, True:
+                return (work(Role.GUARDIAN, COUNT_S), message(Role.GUARDIAN, Role.QUERIER, 0))
+            case _:
+                return (work(Role.GUARDIAN, RELEASE_S), message(Role.GUARDIAN, Role.QUERIER, 0))
 
     def group(self, voter: Voter | None) -> str:
         return "guardian" if voter is None else "one"
@@ -78,35 +74,37 @@ class FixedCosts:
 class SetUpByPair(FixedCosts):
     """No work of a set-up is shared between pairs."""
 
-    def setup(self, querier: int, voter: Voter | None) -> Transcript:
-        return (Compute(Role.QUERIER, SETUP_S, Step.SETUP, Phase.SETUP, Scope.PAIR, ()),)
+    def transcript(self, step: Step, voter: Voter | None, querier: int, batch: int = -1, size: int = 0) -> Transcript:
+        if step is Step.SETUP:
+            return (Compute(Role.QUERIER, SETUP_S, Step.SETUP, Phase.SETUP, Scope.PAIR, ()),)
+        return super().transcript(step, voter, querier, batch, size)
 
 
 class SilentQuerier(FixedCosts):
     """No node of a pair is the querying party's."""
 
-    def pair(self, step: Step, querier: int, batch: int, size: int, voter: Voter) -> Transcript:
-        match step:
-            case Step.INFER:
-                return (Compute(Role.ANSWERER, INFER_S, step, Phase.ONLINE, Scope.PAIR, ()),)
-            case Step.ARGMAX:
-                return (Compute(Role.ANSWERER, ARGMAX_S, step, Phase.ONLINE, Scope.PAIR, ()),)
-            case _:
-                return super().pair(step, querier, batch, size, voter)
+    def transcript(self, step: Step, voter: Voter | None, querier: int, batch: int = -1, size: int = 0) -> Transcript:
+        if voter is not None and step in (Step.INFER, Step.ARGMAX):
+            worked_s = {Step.INFER: INFER_S, Step.ARGMAX: ARGMAX_S}[step]
+            return (Compute(Role.ANSWERER, worked_s, step, Phase.ONLINE, Scope.PAIR, ()),)
+        return super().transcript(step, voter, querier, batch, size)
 
 
 class NoShare(FixedCosts):
     """The guardian has no node in a pair."""
 
-    def pair(self, step: Step, querier: int, batch: int, size: int, voter: Voter) -> Transcript:
-        return super().pair(Step.ARGMAX if step is Step.AGGREGATE else step, querier, batch, size, voter)
+    def transcript(self, step: Step, voter: Voter | None, querier: int, batch: int = -1, size: int = 0) -> Transcript:
+        handed_in = voter is not None and step is Step.AGGREGATE
+        return super().transcript(Step.ARGMAX if handed_in else step, voter, querier, batch, size)
 
 
 class Stranger(FixedCosts):
     """An answering party's node where there is none."""
 
-    def release(self, querier: int, batch: int, size: int) -> Transcript:
-        return (Compute(Role.ANSWERER, RELEASE_S, Step.RELEASE, Phase.ONLINE, Scope.PAIR, ()),)
+    def transcript(self, step: Step, voter: Voter | None, querier: int, batch: int = -1, size: int = 0) -> Transcript:
+        if step is Step.RELEASE:
+            return (Compute(Role.ANSWERER, RELEASE_S, Step.RELEASE, Phase.ONLINE, Scope.PAIR, ()),)
+        return super().transcript(step, voter, querier, batch, size)
 
 
 ONE_BATCH_S = ENCODE_S + INFER_S + ARGMAX_S + SUBMIT_S + COUNT_S + RELEASE_S
@@ -136,22 +134,26 @@ def simulate(tmp_path: Path, scenario: Callable[..., Scenario]) -> Iterator[Simu
                 tmp_path / f"l{number}", accountant, wanted.privacy.epsilon, BudgetScope(wanted.privacy.budget_scope)
             )
             stack.enter_context(closing(ledger))
-            collaboration = Collaboration(
-                voters,
-                [share(votes, VOTE_RING_BITS) for _ in queries],
-                ledger=ledger,
-                noise=SimulatedNoise(GNMax(7.0), Seeds(0)),
-                releases=stack.enter_context(Journal(tmp_path / f"r{number}")),
-            )
-            costs = costs or FixedCosts()
-            world = World(wanted, collaboration, costs, queries, Seeds(0))
-            found = world.run()
-            if then is not None:
-                world.next_round(costs, then, changed)
-                found = world.run()
+            releases = stack.enter_context(Journal(tmp_path / f"r{number}"))
+            admission = Admission(ledger, lambda querier: set(range(wanted.parties.count)) - {querier})
+            world, costs, first = World(wanted), costs or FixedCosts(), [0] * len(queries)
+            for round_, until in enumerate(filter(None, (queries, then))):
+                shares = [share(votes, VOTE_RING_BITS) for _ in queries]
+                noise = SimulatedNoise(GNMax(7.0), Seeds(0))
+                opener = Aggregator(voters, shares, ledger=ledger, noise=noise, releases=releases)
+                turns = [turn(voters, q, range(first[q], until[q]), round_ and changed) for q in range(len(queries))]
+                found = world.run(flow(turns, rules_of(wanted), admission, opener), voters, costs)
+                first = [sum(row.querier == q for row in found.queries) for q in range(len(queries))]
             return found
 
         yield run
+
+
+def turn(voters: list[Voter], querier: int, queries: range, changed: tuple[int, ...] | int) -> Turn:
+    """A querying party's part in a first round (0), or in a later one, in which these voters changed."""
+    others = tuple(voter.index for voter in answering(voters, querier))
+    partners = (GUARDIAN, *others) if changed == 0 else tuple(index for index in others if index in changed)
+    return Turn(querier, queries, others, partners, -(-queries.start // 2) if changed != 0 else 0)
 
 
 def latencies(found: Simulated, querier: int = 0) -> list[float]:
@@ -373,8 +375,3 @@ def test_a_shared_budget_goes_to_who_asks_first(simulate: Simulate) -> None:
     assert sum(row.label >= 0 for row in found.queries) == 3
     assert len(found.queries) == 3
     assert set(found.stopped) == {0, 1}
-
-
-@pytest.mark.parametrize(("queries", "size", "sizes"), [(7, 3, [3, 3, 1]), (6, 3, [3, 3]), (0, 3, []), (2, 5, [2])])
-def test_the_last_batch_may_be_smaller(queries: int, size: int, sizes: list[int]) -> None:
-    assert [len(batch) for batch in batches(queries, size)] == sizes
