@@ -65,7 +65,7 @@ def _epsilon(queries: frozenset[tuple[tuple[Mechanism, bool], int]], delta: floa
         (only,) = mechanisms
         return Accountant(only, delta).epsilon(counts.get((only, True), 0), counts.get((only, False), 0))
     curve = np.zeros(ORDERS.size)
-    for (mechanism, answered), number in queries:
+    for (mechanism, answered), number in sorted(queries, key=repr):  # a sum depends on its order
         curve += number * _rdp(mechanism, answered=answered)
     return epsilon_improved(ORDERS, curve, delta)[0]
 

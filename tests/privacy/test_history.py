@@ -1,3 +1,6 @@
+import subprocess
+import sys
+
 import numpy as np
 import pytest
 from hypothesis import given, settings
@@ -7,6 +10,7 @@ from capcsim.privacy.accountant import Accountant
 from capcsim.privacy.conversions import ORDERS, epsilon_improved
 from capcsim.privacy.history import TEST_ONLY, WHOLE, History
 from capcsim.privacy.mechanisms import ConfidentGNMax, GNMax, LNMax
+from tests.environment import importing_from
 
 DELTA = 1e-5
 SEVEN, FORTY = GNMax(7.0), GNMax(40.0)
@@ -52,3 +56,25 @@ def test_nothing_costs_nothing() -> None:
     assert History().epsilon(DELTA) == 0.0
     assert History({(SEVEN, True): 0}) == History()
     assert np.isfinite(History().plus(SEVEN, {WHOLE: 1}).epsilon(1e-12))
+
+
+def test_a_sum_does_not_depend_on_the_process() -> None:
+    """Sets of strings are in another order in each; so that of what was added, and its last digit, would be."""
+    program = """
+from capcsim.privacy.history import TEST_ONLY, WHOLE, History
+from capcsim.privacy.mechanisms import ConfidentGNMax, GNMax, LNMax
+history = History()
+for mechanism in (GNMax(0.3), GNMax(0.7), LNMax(1.0), GNMax(40.0), LNMax(20.0), ConfidentGNMax(7.0, 30, 20.0)):
+    history = history.plus(mechanism, {WHOLE: 3, TEST_ONLY: 1})
+print(*(history.epsilon(10.0**-digits) for digits in range(1, 12)))
+"""
+    found = {
+        subprocess.run(
+            [sys.executable, "-c", program],
+            env=importing_from(PYTHONHASHSEED=str(seed)),
+            capture_output=True,
+            check=True,
+        ).stdout
+        for seed in range(4)
+    }
+    assert len(found) == 1
