@@ -4,12 +4,12 @@ import warnings
 from pathlib import Path
 
 from capcsim.errors import CapcsimWarning, HostError
-from capcsim.files import make_folder, replacing
+from capcsim.files import make_folder, replacing, write_private
 from capcsim.paths import NAME_A_CACHE, cache_folder
 
 
 class Cache:
-    """One folder of whole files.
+    """One folder of whole files, which its user alone may read.
 
     A file that cannot be read counts as absent. Where one cannot be written, or no cache folder is known, a
     CapcsimWarning says so; `folder` is None in the latter case.
@@ -38,9 +38,9 @@ class Cache:
         if self.folder is None:
             return False
         try:
-            make_folder(self.folder)
+            make_folder(self.folder, 0o700)
             with replacing(self.folder / name) as fresh:
-                fresh.write_bytes(content)
+                write_private(fresh, content)
         except HostError as error:
             tell_unkept(HostError(str(self._told), error.reason, NAME_A_CACHE))
             return False

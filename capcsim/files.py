@@ -9,12 +9,18 @@ from pathlib import Path
 from capcsim.errors import HostError
 
 
-def make_folder(path: Path) -> None:
-    """A folder, and those above it, where there are none; raises HostError."""
+def make_folder(path: Path, mode: int = 0o777) -> None:
+    """A folder of this mode, and those above it, where there are none; raises HostError."""
     try:
-        path.mkdir(parents=True, exist_ok=True)
+        path.mkdir(mode, parents=True, exist_ok=True)
     except OSError as error:
         raise HostError.at(path, error) from None
+
+
+def write_private(path: Path, content: bytes) -> None:
+    """A file that nobody else may read; raises OSError."""
+    with os.fdopen(os.open(path, os.O_WRONLY | os.O_CREAT | os.O_TRUNC, 0o600), "wb") as file:
+        file.write(content)
 
 
 @contextmanager

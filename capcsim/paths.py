@@ -2,10 +2,13 @@
 
 import hashlib
 import os
+import platform
 from collections.abc import Iterable
+from contextlib import suppress
 from importlib.util import find_spec
 from pathlib import Path
 
+from capcsim import __version__
 from capcsim.errors import BookUnavailable, HostError
 
 NAME_A_CACHE = "set CAPCSIM_CACHE to a folder that can be written"
@@ -31,6 +34,17 @@ def _user_folder(ours: str, base: str, usual: str) -> Path:
     """The folder that our environment variable names, else ours in that of `base`; RuntimeError without a home."""
     own = os.environ.get(ours)
     return Path(own) if own else Path(os.environ.get(base) or Path.home() / usual) / "capcsim"
+
+
+def versions(libraries: Iterable[str]) -> dict[str, str]:
+    """Versions of Python, capcsim and those of the libraries that are installed."""
+    from importlib.metadata import PackageNotFoundError, version
+
+    found = {"python": platform.python_version(), "capcsim": __version__}
+    for library in libraries:
+        with suppress(PackageNotFoundError):
+            found[library] = version(library)
+    return found
 
 
 def source_digest(modules: Iterable[str]) -> str:

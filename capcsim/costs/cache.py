@@ -6,14 +6,13 @@ import os
 import platform
 from collections.abc import Mapping
 from functools import lru_cache
-from importlib.metadata import version
-from importlib.util import find_spec
 from pathlib import Path
 from typing import Any
 
 from capcsim.backend import Backend
 from capcsim.caches import Cache
 from capcsim.paths import source_digest
+from capcsim.paths import versions as versions_of
 
 LIBRARIES = ("numpy", "torch", "numba", "tenseal", "crypten")
 SOURCES = (
@@ -28,9 +27,7 @@ SOURCES = (
 
 def versions() -> dict[str, str]:
     """Versions of Python, capcsim and the libraries that do the work."""
-    return {"python": platform.python_version(), "capcsim": version("capcsim")} | {
-        library: version(library) for library in LIBRARIES if find_spec(library)
-    }
+    return versions_of(LIBRARIES)
 
 
 @lru_cache(maxsize=1)
