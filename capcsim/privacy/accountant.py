@@ -24,6 +24,7 @@ from capcsim.privacy.conversions import (
     epsilon_improved,
     epsilon_mironov,
 )
+from capcsim.privacy.curves import user_curves
 from capcsim.privacy.losses import epsilon_of_losses
 from capcsim.privacy.mechanisms import Event, Mechanism, NoiseKind
 
@@ -129,7 +130,13 @@ def _epsilon(mechanism: Mechanism, delta: float, labels: int, unanswered: int) -
         return epsilon_improved(ORDERS, rho * ORDERS, delta)[0] if labels + unanswered else 0.0
     if unanswered:
         raise InputError(f"{mechanism.name} answers every query: unanswered = {unanswered}")
-    found = epsilon_of_losses(mechanism.histograms(labels), delta, NoiseKind.DISCRETE)
-    if found is not None:
-        return found
-    return epsilon_improved(ORDERS, labels * mechanism.argmax.rdp(ORDERS, NoiseKind.DISCRETE), delta)[0]
+    if not labels:
+        return 0.0
+
+    def compute() -> float:
+        found = epsilon_of_losses(mechanism.histograms(labels), delta, NoiseKind.DISCRETE)
+        if found is not None:
+            return found
+        return epsilon_improved(ORDERS, labels * mechanism.argmax.rdp(ORDERS, NoiseKind.DISCRETE), delta)[0]
+
+    return user_curves().epsilon(Accountant.name, mechanism, delta, labels, unanswered, compute)
