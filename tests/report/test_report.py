@@ -201,7 +201,9 @@ def test_clamped_values_are_told_where_there_are_many(record: Record) -> None:
     summary = copy.deepcopy(record.manifest["summary"])
     assert not any("outside the integers' range" in line for line in caveats(Result.model_validate(summary)))
     summary["execution"]["saturation"] = 0.034
-    assert any("3.4 % of inputs and activations lay outside" in line for line in caveats(Result.model_validate(summary)))
+    assert any(
+        "3.4 % of inputs and activations lay outside" in line for line in caveats(Result.model_validate(summary))
+    )
 
 
 def test_panels_of_one_figure_share_their_scale_or_say_that_they_do_not(record: Record) -> None:
@@ -226,4 +228,6 @@ def test_panels_of_one_figure_share_their_scale_or_say_that_they_do_not(record: 
 def test_a_run_without_a_label_says_what_to_change(record: Record, changes: dict[str, object], says: str) -> None:
     summary = copy.deepcopy(record.manifest["summary"])
     summary["queriers"] = [{**row, "labels_bought": 0, **changes} for row in summary["queriers"]]
-    assert any(line.startswith("No label was bought: ") and says in line for line in caveats(Result.model_validate(summary)))
+    assert any(
+        line.startswith("No label was bought: ") and says in line for line in caveats(Result.model_validate(summary))
+    )
