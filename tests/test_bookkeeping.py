@@ -194,7 +194,7 @@ def test_an_adopted_run_is_known_from_then_on(
 ) -> None:
     monkeypatch.setenv("CAPCSIM_STATE", str(tmp_path / "another host"))
     with pytest.MonkeyPatch.context() as patch:
-        patch.setattr("capcsim.run.Job.train", lambda _: (_ for _ in ()).throw(KeyboardInterrupt))
+        patch.setattr("capcsim.study.run.walk", lambda *_: (_ for _ in ()).throw(KeyboardInterrupt))
         with pytest.raises(KeyboardInterrupt):
             run(interrupted, adopt=True)
     assert run(interrupted).complete

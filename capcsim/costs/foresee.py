@@ -11,6 +11,7 @@ from dataclasses import dataclass
 import numpy as np
 
 from capcsim.backend import Step
+from capcsim.costs.measured import pair_group
 from capcsim.privacy.mechanisms import Event
 from capcsim.protocol.admission import Admission
 from capcsim.protocol.aggregate import Aggregate
@@ -67,6 +68,15 @@ class Foreseen:
             if isinstance(each, Open)
         ]
 
+    def set_ups(self, voters: Sequence[Voter]) -> list[Pair]:
+        """Every set-up by itself: a querying party may have no chance to ask whom it has set up with."""
+        return [
+            Pair(each.querier, -1, range(0), None if index is None else voters[index], each.steps)
+            for each in self.commands
+            if isinstance(each, SetUp)
+            for index in each.partners
+        ]
+
     def sizes(self) -> tuple[tuple[int, int, int], ...]:
         """Querying party, number and size of every batch: what costs depend on besides the voters."""
         return tuple(
@@ -120,6 +130,12 @@ def _dry(turns: Sequence[Turn], rules: Rules, admission: Admission, *, bought: b
 
 def merged(foreseen: Sequence[Foreseen], voters: Sequence[Voter]) -> list[Pair]:
     """Every execution that may occur, each once: with voters, then with the guardian."""
-    pairs = [pair for each in foreseen for pair in each.pairs(voters)]
-    pairs += [pair for each in foreseen for pair in each.openings()]
-    return list({(pair.querier, pair.queries, pair.voter and pair.voter.index): pair for pair in pairs}.values())
+    pairs = [pair for each in foreseen for pair in (*each.pairs(voters), *each.openings())]
+    asked = {_group(pair) for pair in pairs}
+    only_set_up = [pair for each in foreseen for pair in each.set_ups(voters) if _group(pair) not in asked]
+    every = pairs + only_set_up
+    return list({(pair.querier, pair.queries, pair.voter and pair.voter.index): pair for pair in every}.values())
+
+
+def _group(pair: Pair) -> str | None:
+    return pair_group(pair.voter.prepared.public) if pair.voter else None

@@ -131,14 +131,14 @@ class Bench:
         execution = Execution(pair, self._opened(pair, sessions) if pair.voter else None)
         handlers = self._steps.of_pairs if pair.voter else self._steps.of_guardian
         transcripts = {step: handlers[step](execution) for step in pair.steps if step not in but}
-        if pair.voter:
+        if pair.voter and execution.votes is not None:
             self._warm |= {_architecture(pair), _model(pair), _session(pair)}
             self.result.agreement += self._steps.agreement(execution)
         return execution, transcripts
 
     def _warm_up(self, pair: Pair, used: Callable[[Pair], tuple[int, ...]]) -> None:
         """Let a model or a session answer so many queries once, unless it has."""
-        if not pair.voter:
+        if not pair.voter or not pair.queries:
             return
         execution = Execution(pair, self._opened(pair, self._sessions))
         if _architecture(pair) not in self._warm:

@@ -191,10 +191,14 @@ class _Round:
         self._settling: dict[Batch, Settle] = {}
 
     def begin(self) -> Iterator[Command]:
-        """Everybody sets up at once."""
+        """Everybody sets up at once; who can pay for no label at all asks nobody to."""
         for querier, asking in self._asking.items():
-            if asking.turn.queries:
+            if not asking.turn.queries:
+                continue
+            if self._admission.affordable(querier, 1):
                 yield SetUp(querier, asking.turn.partners)
+            else:
+                yield from self._hold(querier)
 
     def react(self, event: Event) -> Iterator[Command]:
         """What follows from one event."""
