@@ -79,11 +79,8 @@ class Foreseen:
 
     def sizes(self) -> tuple[tuple[int, int, int], ...]:
         """Querying party, number and size of every batch: what costs depend on besides the voters."""
-        return tuple(
-            (ask.batch.querier, ask.batch.number, len(ask.batch.queries))
-            for ask in self.commands
-            if isinstance(ask, Ask)
-        )
+        asked = [command.batch for command in self.commands if isinstance(command, Ask)]
+        return tuple(sorted((batch.querier, batch.number, len(batch.queries)) for batch in asked))
 
     def _set_up_steps(self) -> tuple[Step, ...]:
         return next((command.steps for command in self.commands if isinstance(command, SetUp)), ())

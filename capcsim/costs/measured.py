@@ -10,6 +10,8 @@ from capcsim.privacy.mechanisms import Mechanism
 from capcsim.protocol.steps import Voter, release_bits
 from capcsim.seeds import Seeds
 
+STEPS = tuple(Step)
+"""The place of a step in it is part of what a draw of samples depends on."""
 Own: TypeAlias = dict[tuple[Step, int, int, int, int], Transcript]
 """By step, querying party, batch, its size, and voter."""
 
@@ -145,7 +147,7 @@ class MeasuredCosts:
         sizes = self._sizes[step, name]
         measured = next((known for known in sizes if known >= size), sizes[-1])
         samples = self._measured.samples[Stratum(step, name, measured)]
-        place = (list(Step).index(step), querier, batch + 1, voter + 1)
+        place = (STEPS.index(step), querier, batch + 1, voter + 1)
         return self._short(samples[int(self._seeds.generator("replay", *place).integers(len(samples)))])
 
     def _short(self, transcript: Transcript) -> Transcript:

@@ -1,7 +1,7 @@
 """Every party's data and models, and what the querying parties make of the labels that they buy."""
 
 from collections.abc import Callable, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import TypeAlias
 
 import numpy as np
@@ -78,8 +78,13 @@ class Ensemble:
         """Every shard's model, and each querying party's own."""
         tasks, voters = self.tasks(), len(self.owners)
         models = train(tasks, "training")
-        own = models[voters:] or models[: len(self.queriers)]
-        return PartyModels(tuple(models[:voters]), tuple(own), self.keys(tasks[:voters]))
+        return self.with_own(PartyModels(tuple(models[:voters]), tuple(models[voters:]), self.keys(tasks[:voters])))
+
+    def with_own(self, models: PartyModels) -> PartyModels:
+        """A party that has one model chooses its queries with the one that answers."""
+        if self.scenario.parties.virtual_per_party > 1:
+            return models
+        return replace(models, own=models.voters[: len(self.queriers)])
 
     def adopt(self, models: PartyModels, bought: Sequence[Bought], train: Train) -> tuple[PartyModels, tuple[int, ...]]:
         """Let every querying party use, and answer with, a model retrained on its labels so far.

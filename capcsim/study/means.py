@@ -1,10 +1,9 @@
 """What the stages work with and no result depends on: processes, words to whoever waits, values made before."""
 
 import hashlib
-from collections import Counter
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass, field, replace
-from typing import Any, Literal, Protocol, TypeAlias, TypeVar
+from typing import Any, Protocol
 
 import numpy as np
 from pydantic import BaseModel
@@ -15,10 +14,7 @@ from capcsim.learning.parallel import Engine
 from capcsim.learning.tasks import TrainingTask
 from capcsim.learning.training import train_all
 from capcsim.scenario import Models
-
-Stage: TypeAlias = Literal["trained", "asked", "priced", "simulated", "judged"]
-STAGES: tuple[Stage, ...] = ("trained", "asked", "priced", "simulated", "judged")
-T = TypeVar("T")
+from capcsim.study.stages import Memory
 
 
 class Progress(Protocol):
@@ -56,30 +52,6 @@ class Named:
     def note(self, text: str) -> None:
         """As of the whole."""
         self.progress.note(f"{self.name}: {text}")
-
-
-class Memory:
-    """Values of stages by the content that they were made from, in this process; it counts those made anew."""
-
-    def __init__(self) -> None:
-        self._values: dict[tuple[str, str], Any] = {}
-        self.made: Counter[str] = Counter()
-
-    def value(self, stage: str, key: str, make: Callable[[], tuple[T, bool]]) -> T:
-        """The value of a stage; `make` says besides whether anything of it had to be made, or all was on disk."""
-        if (stage, key) not in self._values:
-            self._values[stage, key], anew = make()
-            self.made[stage] += anew
-        value: T = self._values[stage, key]
-        return value
-
-    def known(self, stage: str, key: str) -> bool:
-        """Whether a value was made before."""
-        return (stage, key) in self._values
-
-    def stages(self) -> dict[str, int]:
-        """How many values of each stage were made anew."""
-        return {stage: self.made[stage] for stage in STAGES}
 
 
 @dataclass(frozen=True)

@@ -43,7 +43,7 @@ def price(
     groups = [pair_group(voter.prepared.public) for voter in asked.voters]
     before = earlier.key if earlier else ""
     noise = (mechanism.threshold, asked.ballots[0].shape[0])
-    key = content_key(asked.key, before, sizes, groups, noise, protocol, scenario.seed)
+    key = content_key(asked.key, before, sizes, groups, noise, protocol.samples, protocol.execute, scenario.seed)
 
     def make() -> tuple[Priced, bool]:
         bench, shares = _bench(ensemble, asked, earlier, backend, mechanism, means)

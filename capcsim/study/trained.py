@@ -36,7 +36,8 @@ def train(ensemble: Ensemble, means: Means) -> Trained:
         trainer = means.trainer(ensemble.scenario.models)
         return Trained(ensemble, ensemble.train(trainer), key), trainer.trained > 0
 
-    return replace(means.memory.value("trained", key, make), ensemble=ensemble)
+    found = means.memory.value("trained", key, make)
+    return replace(found, ensemble=ensemble, models=ensemble.with_own(found.models))
 
 
 def adopt(trained: Trained, bought: Sequence[Bought], means: Means) -> Trained:

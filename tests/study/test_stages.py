@@ -1,0 +1,189 @@
+"""Which stage each key of a scenario changes first, found by running, not by reading the table."""
+
+import json
+from contextlib import closing
+from pathlib import Path
+from typing import Any, get_args
+
+import pytest
+from pydantic import BaseModel
+
+from capcsim.scenario import Scenario, parse_scenario
+from capcsim.study.books import scratch_books
+from capcsim.study.means import Means
+from capcsim.study.stages import FIRST_STAGE, STAGES, TOLD, Memory, first_stage
+from capcsim.study.trained import deal_out
+from capcsim.study.walk import Walked, load_backend, walk
+
+Tree = dict[str, Any]
+BASE: Tree = {
+    "parties.count": 5,
+    "models.kinds": ["logistic"],
+    "models.epochs": 3,
+    "queries.per_querier": 9,
+    "queries.in_flight": 1,
+    # Pays for six labels.
+    "privacy.epsilon": 21.0,
+}
+"""A budget that binds, so that what it depends on changes how much is asked."""
+CONFIDENT = {"privacy.mechanism": "confident-gnmax", "privacy.threshold": 2, "privacy.sigma1": 1.0}
+LATE = {"protocol.deadline_s": 30.0}
+
+
+def changed(tree: Tree, changes: Tree) -> Scenario:
+    tree = json.loads(json.dumps(tree))
+    for key, value in changes.items():
+        *sections, last = key.split(".")
+        place = tree
+        for section in sections:
+            place = place.setdefault(section, {})
+        place[last] = value
+        if value is None:
+            del place[last]
+    return parse_scenario(tree)
+
+
+def through(scenario: Scenario, memory: Memory) -> Walked:
+    means = Means(memory=memory)
+    with closing(load_backend(scenario)) as backend, scratch_books(scenario) as books:
+        return walk(deal_out(scenario, means), backend, books, means)
+
+
+@pytest.fixture(autouse=True)
+def empty_caches(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:
+    """What is not in memory has to be made."""
+    monkeypatch.setenv("CAPCSIM_CACHE", str(tmp_path))
+
+
+@pytest.fixture(scope="module")
+def bases(smoke_tree: Tree) -> dict[str, tuple[Memory, Walked]]:
+    """By what it differs in from the usual one: a memory with the base scenario in it."""
+    made = {}
+    for changes in ({}, CONFIDENT, LATE, {"models.kinds": ["mlp"]}, {"models.kinds": ["random-forest"]},
+                    {"data.weak_classes": [3]}, {"parties.virtual_per_party": 2}, {"models.baselines": ["fedavg"]},
+                    {"data.partition": "dirichlet", "data.dirichlet_alpha": 2.0}):  # fmt: skip
+        memory = Memory()
+        made[json.dumps(changes)] = memory, through(changed(smoke_tree, BASE | changes), memory)
+    return made
+
+
+EVERYTHING = set(STAGES)
+WORLD = {"simulated"}
+LABELS = {"simulated", "judged"}
+ASKED = {"asked", "priced", "simulated", "judged"}
+# Changes to the base, what is made anew, and what else the base has. What a stage passes on unchanged stops there.
+CASES: list[tuple[Tree, set[str], Tree]] = [
+    ({"title": "Another"}, set(), {}),
+    ({"prices.per_core_hour": 2.0}, set(), {}),
+    ({"prices.per_gb_sent": 2.0}, set(), {}),
+    ({"prices.currency": "CHF"}, set(), {}),
+    ({"network.latency_s": 0.02}, WORLD, {}),
+    ({"network.party.up_bps": 1e8 - 1}, WORLD, {}),
+    ({"network.party.down_bps": 1e8 - 1}, WORLD, {}),
+    ({"network.guardian.up_bps": 2e9}, WORLD, {}),
+    ({"network.guardian.down_bps": 2e9}, WORLD, {}),
+    ({"machines.party.cores": 3}, WORLD, {}),
+    ({"machines.party.speed": 2.0}, WORLD, {}),
+    ({"machines.guardian.cores": 3}, WORLD, {}),
+    ({"machines.guardian.speed": 2.0}, WORLD, {}),
+    ({"machines.parties_per_machine": 2}, WORLD, {}),
+    ({"faults.drop_probability": 0.6}, LABELS, LATE),
+    ({"faults.decline_probability": 0.6}, LABELS, {}),
+    ({"queries.in_flight": 2}, WORLD, {}),
+    ({"queries.batch": 4}, {"priced", "simulated"}, {}),
+    ({"queries.selection": "random"}, ASKED, {}),
+    ({"queries.per_querier": 5}, ASKED, {}),
+    ({"queries.rounds": 2, "privacy.budget_scope": "coalition"}, ASKED | {"trained"}, {}),
+    ({"privacy.epsilon": 25.0}, ASKED, {}),
+    ({"privacy.sigma": 1.2}, ASKED, {}),
+    ({"privacy.delta": 1e-3}, ASKED, {}),
+    ({"privacy.analysis": "theorem6-mironov"}, ASKED, {}),
+    ({"privacy.mechanism": "lnmax", "privacy.sigma": None, "privacy.scale": 1.0}, ASKED, {}),
+    ({"privacy.scale": 1.5, "privacy.mechanism": "lnmax", "privacy.sigma": None}, ASKED, {}),
+    ({"privacy.corrupted_parties": 2}, ASKED, {}),
+    ({"privacy.unit": "record"}, ASKED, {"parties.virtual_per_party": 2}),
+    ({"privacy.threshold": 3}, {"priced"} | LABELS, CONFIDENT),
+    ({"privacy.sigma1": 4.0}, {"priced"} | LABELS, CONFIDENT),
+    ({"privacy.budget_scope": "coalition"}, {"priced"} | LABELS, {}),
+    ({"protocol.quorum": 0.5}, WORLD, LATE),
+    ({"protocol.deadline_s": 30.0}, {"asked", "priced", "simulated"}, {}),
+    ({"protocol.samples": 6}, {"priced", "simulated"}, {}),
+    ({"protocol.execute": "all"}, {"priced", "simulated"}, {}),
+    ({"protocol.backend": "hybrid"}, {"asked", "priced", "simulated"}, {}),
+    ({"protocol.backend": "hybrid", "protocol.options": {"security": 16384}}, {"asked", "priced", "simulated"}, {}),
+    ({"models.retrainings": 2}, {"judged"}, {}),
+    ({"models.baselines": ["pooling"]}, {"judged"}, {}),
+    ({"models.fedavg_rounds": 3}, {"judged"}, {"models.baselines": ["fedavg"]}),
+    ({"models.epochs": 4}, EVERYTHING, {}),
+    ({"models.batch_size": 32}, EVERYTHING, {}),
+    ({"models.learning_rate": 0.04}, EVERYTHING, {}),
+    ({"models.weight_decay": 0.01}, EVERYTHING, {}),
+    ({"models.kinds": ["mlp"]}, EVERYTHING, {}),
+    ({"models.hidden": [8]}, EVERYTHING, {"models.kinds": ["mlp"]}),
+    ({"models.width": 0.5}, EVERYTHING, {"models.kinds": ["mlp"]}),
+    ({"models.trees": 10}, EVERYTHING, {"models.kinds": ["random-forest"]}),
+    ({"models.tree_depth": 2}, EVERYTHING, {"models.kinds": ["random-forest"]}),
+    ({"parties.count": 6}, EVERYTHING, {}),
+    ({"parties.queriers": 3}, ASKED, {}),
+    ({"parties.virtual_per_party": 2}, EVERYTHING, {}),
+    ({"data.train_per_party": 39}, EVERYTHING, {}),
+    ({"data.pool_per_querier": 29}, ASKED, {}),
+    ({"data.evaluation": 199}, {"judged"}, {}),
+    ({"data.size_spread": 0.5}, EVERYTHING, {}),
+    ({"data.weak_classes": [3]}, EVERYTHING, {}),
+    ({"data.weak_ratio": 0.5}, EVERYTHING, {"data.weak_classes": [3]}),
+    ({"data.weak_parties": "all"}, EVERYTHING, {"data.weak_classes": [3]}),
+    ({"data.partition": "dirichlet", "data.dirichlet_alpha": 1.0}, EVERYTHING, {}),
+    ({"data.dirichlet_alpha": 1.0}, EVERYTHING, {"data.partition": "dirichlet", "data.dirichlet_alpha": 2.0}),
+    ({"data.source": "breast_cancer", "data.train_per_party": 20}, EVERYTHING, {}),
+    ({"seed": 8}, EVERYTHING, {}),
+]
+SAMPLE = {"network.latency_s", "prices.per_core_hour", "queries.batch", "privacy.epsilon", "models.retrainings",
+          "models.epochs", "data.evaluation", "protocol.execute"}  # fmt: skip
+UNTESTED = {
+    "data.folder", "data.path", "data.label", "data.site", "data.protected", "data.drop", "data.missing",  # of files
+    "privacy.noise", "privacy.book",  # of real noise, whose world is never taken from memory
+}  # fmt: skip
+
+
+def name(case: tuple[Tree, set[str], Tree]) -> str:
+    return next(iter(case[0]))
+
+
+@pytest.mark.parametrize("case", [
+    pytest.param(case, id=f"{name(case)}-{number}", marks=() if name(case) in SAMPLE else pytest.mark.slow)
+    for number, case in enumerate(CASES)
+])  # fmt: skip
+def test_a_key_changes_its_stage_and_what_depends_on_it(
+    case: tuple[Tree, set[str], Tree], bases: dict[str, tuple[Memory, Walked]], smoke_tree: Tree
+) -> None:
+    changes, expected, base = case
+    before, _ = bases[json.dumps(base)]
+    memory = Memory(before.values)
+    through(changed(smoke_tree, BASE | base | changes), memory)
+    anew = {stage for stage, number in memory.stages().items() if number}
+    assert anew == expected
+    between_rounds = {"trained"} if name(case) == "queries.rounds" else set()  # models are retrained
+    assert first_stage(name(case)) == next((each for each in STAGES if each in anew - between_rounds), TOLD)
+
+
+def sections(annotation: Any) -> list[type[BaseModel]]:
+    """The models that a field may hold; a tagged union has several."""
+    if isinstance(annotation, type) and issubclass(annotation, BaseModel):
+        return [annotation]
+    return [found for each in get_args(annotation) for found in sections(each)]
+
+
+def keys(model: type[BaseModel], prefix: str = "") -> set[str]:
+    found = set()
+    for key, field in model.model_fields.items():
+        inner = sections(field.annotation)
+        found |= set().union(*(keys(kind, f"{prefix}{key}.") for kind in inner)) if inner else {f"{prefix}{key}"}
+    return found
+
+
+def test_every_key_has_its_case() -> None:
+    tested = {key for changes, _, _ in CASES for key in changes}
+    assert keys(Scenario) - tested == UNTESTED
+    assert all(first_stage(key) in (*STAGES, TOLD) for key in keys(Scenario))
+    assert set(FIRST_STAGE) <= keys(Scenario) | {key.partition(".")[0] for key in keys(Scenario)}
