@@ -71,7 +71,7 @@ class Foreseen:
     def set_ups(self, voters: Sequence[Voter]) -> list[Pair]:
         """Every set-up by itself: a querying party may have no chance to ask whom it has set up with."""
         return [
-            Pair(each.querier, -1, range(0), None if index is None else voters[index], each.steps)
+            Pair(each.lane.querier, -1, range(0), None if index is None else voters[index], each.steps)
             for each in self.commands
             if isinstance(each, SetUp)
             for index in each.partners
@@ -114,8 +114,8 @@ def _dry(turns: Sequence[Turn], rules: Rules, admission: Admission, *, bought: b
 
     def answer(command: Command) -> FlowEvent | None:
         match command:
-            case SetUp(querier):
-                return Ready(querier)
+            case SetUp(lane):
+                return Ready(lane)
             case Ask(batch):
                 return Collected(batch, batch.answering if bought else ())
             case Open(batch):

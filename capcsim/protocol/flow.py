@@ -6,6 +6,7 @@ with Collected and Open with Opened, each in its own time and in any order. Sett
 End nothing follows. The order of the steps stands here and nowhere else: commands carry those that they are made of.
 """
 
+from bisect import insort
 from collections.abc import Generator, Iterator, Sequence
 from dataclasses import dataclass, field
 from math import ceil
@@ -27,13 +28,12 @@ GUARDIAN = None
 
 @dataclass(frozen=True, slots=True)
 class Rules:
-    """How batches travel: at most `batch` queries each, so many `in_flight` of one querying party at once.
+    """How batches travel: at most `batch` queries each.
 
     The guardian waits for `deadline_s`, and needs that `quorum` of the votes that nobody declined.
     """
 
     batch: int
-    in_flight: int
     quorum: float
     deadline_s: float | None
 
@@ -46,31 +46,46 @@ class Rules:
 class Turn:
     """What one querying party does in a round: it sets up with `partners`, then asks `queries`, of `answering` voters.
 
-    `first_batch` numbers its batches on from the rounds before.
+    It has so many `lanes`, and in each of them a session with everybody; `first_batch` numbers its batches on from the
+    rounds before.
     """
 
     querier: int
     queries: range
     answering: tuple[int, ...]
     partners: tuple[int | None, ...]
+    lanes: int = 1
     first_batch: int = 0
+
+
+@dataclass(frozen=True, slots=True, order=True)
+class Lane:
+    """One set of a querying party's sessions, which run one batch at a time."""
+
+    querier: int
+    number: int
 
 
 @dataclass(frozen=True, slots=True)
 class Batch:
     """Queries of one querying party that travel together."""
 
-    querier: int
+    lane: Lane
     number: int
     queries: range
     answering: tuple[int, ...]
 
+    @property
+    def querier(self) -> int:
+        """Whose they are."""
+        return self.lane.querier
+
 
 @dataclass(frozen=True, slots=True)
 class SetUp:
-    """Keys and base transfers of a querying party with voters, and the guardian."""
+    """Keys and base transfers of a lane's sessions with voters, and the guardian."""
 
-    querier: int
+    lane: Lane
     partners: tuple[int | None, ...]
     steps: tuple[Step, ...] = field(default_factory=lambda: SET_UP)
 
@@ -121,9 +136,9 @@ class End:
 
 @dataclass(frozen=True, slots=True)
 class Ready:
-    """A querying party is set up."""
+    """A lane is set up."""
 
-    querier: int
+    lane: Lane
 
 
 @dataclass(frozen=True, slots=True)
@@ -161,7 +176,7 @@ class _Asking:
     turn: Turn
     next_query: int
     next_batch: int
-    under_way: int = 0
+    idle: list[Lane] = field(default_factory=list)
     stopped: bool = False
 
 
@@ -191,29 +206,35 @@ class _Round:
         self._settling: dict[Batch, Settle] = {}
 
     def begin(self) -> Iterator[Command]:
-        """Everybody sets up at once; who can pay for no label at all asks nobody to."""
+        """Everybody sets up all lanes at once; who can pay for no label at all asks nobody to."""
         for querier, asking in self._asking.items():
             if not asking.turn.queries:
                 continue
-            if self._admission.affordable(querier, 1):
-                yield SetUp(querier, asking.turn.partners)
-            else:
+            if not self._admission.affordable(querier, 1):
                 yield from self._hold(querier)
+                continue
+            for number in range(asking.turn.lanes):
+                yield SetUp(Lane(querier, number), asking.turn.partners)
 
     def react(self, event: Event) -> Iterator[Command]:
         """What follows from one event."""
         match event:
-            case Ready(querier):
-                yield from self._send(querier)
+            case Ready(lane):
+                yield from self._free(lane)
             case Collected(batch, present, declined):
                 yield from self._collected(batch, present, declined)
             case Opened(batch):
                 yield from self._settle(self._settling.pop(batch))
 
+    def _free(self, lane: Lane) -> Iterator[Command]:
+        """A lane can take the next batch; the lowest does where there are several."""
+        insort(self._asking[lane.querier].idle, lane)
+        yield from self._send(lane.querier)
+
     def _send(self, querier: int) -> Iterator[Command]:
-        """Batches, as long as there is room under way and in the budget."""
+        """Batches, as long as there is an idle lane and room in the budget."""
         asking, rules = self._asking[querier], self._rules
-        while asking.under_way < rules.in_flight and not asking.stopped:
+        while asking.idle and not asking.stopped:
             left = asking.turn.queries.stop - asking.next_query
             if left == 0:
                 return
@@ -222,9 +243,8 @@ class _Round:
                 yield from self._hold(querier)
                 return
             queries = range(asking.next_query, asking.next_query + size)
-            batch = Batch(querier, asking.next_batch, queries, asking.turn.answering)
+            batch = Batch(asking.idle.pop(0), asking.next_batch, queries, asking.turn.answering)
             asking.next_query, asking.next_batch = queries.stop, asking.next_batch + 1
-            asking.under_way += 1
             yield Ask(batch, rules.deadline_s)
 
     def _hold(self, querier: int) -> Iterator[Command]:
@@ -259,10 +279,11 @@ class _Round:
         """The batch is over; its querying party goes on, then those that waited for its account."""
         yield settled
         querier = settled.batch.querier
-        self._asking[querier].under_way -= 1
         account = self._admission.account(querier)
-        others = [each for each in self._waiting if self._admission.account(each) == account]
-        for each in dict.fromkeys([querier, *others]):
+        others = [each for each in self._waiting if each != querier and self._admission.account(each) == account]
+        self._waiting.pop(querier, None)
+        yield from self._free(settled.batch.lane)
+        for each in others:
             self._waiting.pop(each, None)
             yield from self._send(each)
 

@@ -206,13 +206,13 @@ class _Round:
 
     def _set_up(self, command: SetUp) -> Generator[simpy.Event, Any, Event]:
         """Keys and base transfers with all partners at once."""
-        querier = command.querier
+        querier = command.lane.querier
         ends = [
             self._play(command.steps, querier, None if number is None else self._voters[number], {}, Shared())
             for number in command.partners
         ]
         yield self._env.all_of([event for roles in ends for event in roles.values()])
-        return Ready(querier)
+        return Ready(command.lane)
 
     def _ask(self, command: Ask) -> Generator[simpy.Event, Any, Event]:
         """Let every party that is there answer, and the guardian wait for the shares."""

@@ -66,14 +66,16 @@ class Simulation:
 
         It sets up with everybody before its first batch; later, where a session belongs to a model, with these.
         """
-        rows = self._happened.simulated.queries if self._happened else []
-        made = []
+        rows, queries = self._happened.simulated.queries if self._happened else [], self._scenario.queries
+        first = asked_until(self._scenario, self._books.ledger.accountant, 0)
+        # More lanes than batches would set up for nothing; those of the first round serve all.
+        lanes, made = min(queries.in_flight, -(-first // queries.batch)), []
         for querier, samples in enumerate(asked.rows):
             own = [row for row in rows if row.querier == querier]
             voters = tuple(voter.index for voter in answering(asked.voters, querier))
             partners = tuple(v for v in voters if v in changed) if own else (GUARDIAN, *voters)
             batches = 1 + max((row.batch for row in own), default=-1)
-            made.append(Turn(querier, range(len(own), len(samples)), voters, partners, batches))
+            made.append(Turn(querier, range(len(own), len(samples)), voters, partners, lanes, batches))
         return tuple(made)
 
     def foresee(self, turns: Sequence[Turn]) -> list[Foreseen]:
@@ -120,7 +122,7 @@ class Simulation:
 def rules_of(scenario: Scenario) -> Rules:
     """How batches travel."""
     queries, protocol = scenario.queries, scenario.protocol
-    return Rules(queries.batch, queries.in_flight, protocol.quorum, protocol.deadline_s)
+    return Rules(queries.batch, protocol.quorum, protocol.deadline_s)
 
 
 def can_lose(scenario: Scenario, accountant: Analysis) -> bool:

@@ -28,6 +28,7 @@ from capcsim.protocol.flow import (
     Collected,
     Command,
     Flow,
+    Lane,
     Open,
     Opened,
     Ready,
@@ -48,6 +49,7 @@ from capcsim.study.trained import deal_out
 from capcsim.study.walk import load_backend, walk
 
 PARTIES, CLASSES = 5, 3
+ONLY, SECOND = Lane(0, 0), Lane(0, 1)
 VOTERS = [Voter(party, party, Prepared(PublicModel((), (1,), CLASSES, 37, 24), None)) for party in range(PARTIES)]
 GNMAX = GNMax(7.0)  # at delta 1e-5 the budget of 1.4 pays for three labels
 THREE_LABELS, MANY_LABELS = 1.4, 50.0
@@ -79,8 +81,8 @@ class Round:
 
 def happens(command: Command) -> Any:
     match command:
-        case SetUp(querier):
-            return Ready(querier)
+        case SetUp(lane):
+            return Ready(lane)
         case Ask(batch):
             return Collected(batch, batch.answering)
         case Open(batch):
@@ -96,7 +98,6 @@ def build(tmp_path: Path) -> Iterator[Build]:
         def make(
             *turns: Turn,
             batch: int = 3,
-            in_flight: int = 1,
             quorum: float = 1.0,
             deadline_s: float | None = None,
             budget: float = MANY_LABELS,
@@ -107,15 +108,15 @@ def build(tmp_path: Path) -> Iterator[Build]:
             ledger = Ledger(tmp_path / "ledger", Accountant(mechanism, 1e-5), budget, scope)
             stack.enter_context(closing(ledger))
             releases = stack.enter_context(Journal(tmp_path / "releases"))
-            rules = Rules(batch, in_flight, quorum, deadline_s)
+            rules = Rules(batch, quorum, deadline_s)
             return Round(turns, rules, ledger, releases, noise or SimulatedNoise(mechanism, Seeds(0)))
 
         yield make
 
 
-def turn(querier: int = 0, queries: int = 6, first: int = 0) -> Turn:
+def turn(querier: int = 0, queries: int = 6, first: int = 0, lanes: int = 1) -> Turn:
     answering = tuple(party for party in range(PARTIES) if party != querier)
-    return Turn(querier, range(first, queries), answering, (GUARDIAN, *answering))
+    return Turn(querier, range(first, queries), answering, (GUARDIAN, *answering), lanes)
 
 
 def kinds(commands: Sequence[Command]) -> list[str]:
@@ -129,14 +130,14 @@ def only(commands: Sequence[Command], kind: type[Any]) -> Any:
 
 def test_a_querying_party_sets_up_asks_opens_and_settles_batch_by_batch(build: Build) -> None:
     round_ = build(turn(queries=5))
-    assert round_.send(None) == [SetUp(0, (GUARDIAN, 1, 2, 3, 4))]
-    first = only(round_.send(Ready(0)), Ask).batch
-    assert first == Batch(0, 0, range(3), (1, 2, 3, 4))
+    assert round_.send(None) == [SetUp(ONLY, (GUARDIAN, 1, 2, 3, 4))]
+    first = only(round_.send(Ready(ONLY)), Ask).batch
+    assert first == Batch(ONLY, 0, range(3), (1, 2, 3, 4))
     assert only(round_.send(Collected(first, (1, 2, 3, 4))), Open).counted == (1, 2, 3, 4)
     settled, asked = round_.send(Opened(first))
     labels = tuple(entry["label"] for entry in round_.releases.entries)
     assert settled == Settle(first, (1, 2, 3, 4), 0, labels, ("", "", ""), 3)
-    second = Batch(0, 1, range(3, 5), (1, 2, 3, 4))
+    second = Batch(ONLY, 1, range(3, 5), (1, 2, 3, 4))
     assert asked == Ask(second, None)
     round_.send(Collected(second, (4, 3, 2, 1)))
     assert kinds(round_.send(Opened(second))) == ["Settle", "End"]
@@ -145,12 +146,13 @@ def test_a_querying_party_sets_up_asks_opens_and_settles_batch_by_batch(build: B
 
 
 def test_so_many_batches_are_under_way_and_end_in_any_order(build: Build) -> None:
-    round_ = build(turn(queries=9), in_flight=2)
-    round_.send(None)
-    first, second = (ask.batch for ask in round_.send(Ready(0)))
+    round_ = build(turn(queries=9, lanes=2))
+    assert round_.send(None) == [SetUp(lane, (GUARDIAN, 1, 2, 3, 4)) for lane in (ONLY, SECOND)]
+    first, second = (only(round_.send(Ready(lane)), Ask).batch for lane in (SECOND, ONLY))
+    assert (first.lane, second.lane) == (SECOND, ONLY)
     assert kinds(round_.send(Collected(second, second.answering))) == ["Open"]
     settled, third = round_.send(Opened(second))
-    assert (settled.batch, third.batch.number) == (second, 2)
+    assert (settled.batch, third.batch.number, third.batch.lane) == (second, 2, ONLY)
     assert kinds(round_.send(Collected(first, first.answering))) == ["Open"]
     assert kinds(round_.send(Opened(first))) == ["Settle"], "nothing is left to ask"
 
@@ -158,7 +160,7 @@ def test_so_many_batches_are_under_way_and_end_in_any_order(build: Build) -> Non
 def test_the_charge_is_made_in_the_same_step_as_the_counted_set_is_fixed(build: Build) -> None:
     round_ = build(turn(queries=3))
     round_.send(None)
-    (ask,) = round_.send(Ready(0))
+    (ask,) = round_.send(Ready(ONLY))
     assert round_.ledger.charged(0) == 0
     round_.send(Collected(ask.batch, ask.batch.answering))
     assert round_.ledger.charged(0) == 3
@@ -178,7 +180,7 @@ def test_a_quorum_is_of_those_that_did_not_decline(
 ) -> None:
     round_ = build(turn(queries=3), quorum=0.75, deadline_s=9.0)
     round_.send(None)
-    (ask,) = round_.send(Ready(0))
+    (ask,) = round_.send(Ready(ONLY))
     found = round_.send(Collected(ask.batch, present, declined))
     if labelled:
         assert only(found, Open).counted == present
@@ -193,7 +195,7 @@ def test_a_quorum_is_of_those_that_did_not_decline(
 def test_a_deadline_is_a_value_in_the_command(build: Build) -> None:
     round_ = build(turn(), deadline_s=2.5)
     round_.send(None)
-    assert only(round_.send(Ready(0)), Ask).deadline_s == 2.5
+    assert only(round_.send(Ready(ONLY)), Ask).deadline_s == 2.5
 
 
 def test_who_is_dropped_is_not_counted(build: Build) -> None:
@@ -205,7 +207,7 @@ def test_who_is_dropped_is_not_counted(build: Build) -> None:
 
 
 def test_a_budget_that_ends_in_the_middle_of_a_batch_makes_it_smaller(build: Build) -> None:
-    round_ = build(turn(queries=9), batch=2, in_flight=3, budget=THREE_LABELS)
+    round_ = build(turn(queries=9, lanes=3), batch=2, budget=THREE_LABELS)
     commands = round_.finish()
     assert [command.batch.queries for command in commands if isinstance(command, Ask)] == [range(2), range(2, 3)]
     stop = only(commands, Stop)
@@ -215,9 +217,10 @@ def test_a_budget_that_ends_in_the_middle_of_a_batch_makes_it_smaller(build: Bui
 
 def test_a_lost_batch_gives_its_room_to_another(build: Build) -> None:
     """Three labels can be paid for; the second batch waits until the first is lost or settled."""
-    round_ = build(turn(queries=9), batch=3, in_flight=2, budget=THREE_LABELS, deadline_s=1.0)
+    round_ = build(turn(queries=9, lanes=2), batch=3, budget=THREE_LABELS, deadline_s=1.0)
     round_.send(None)
-    (ask,) = round_.send(Ready(0))
+    (ask,) = round_.send(Ready(ONLY))
+    assert round_.send(Ready(SECOND)) == []
     settled, again = round_.send(Collected(ask.batch, ()))
     assert settled.labels == (-1, -1, -1)
     assert again.batch.queries == range(3, 6)
@@ -228,13 +231,13 @@ def test_a_lost_batch_gives_its_room_to_another(build: Build) -> None:
 def test_two_querying_parties_on_one_account_share_what_is_left(build: Build) -> None:
     round_ = build(turn(0), turn(1), batch=2, budget=THREE_LABELS, scope=BudgetScope.COALITION)
     assert kinds(round_.send(None)) == ["SetUp", "SetUp"]
-    (first,) = round_.send(Ready(1))
+    (first,) = round_.send(Ready(Lane(1, 0)))
     assert len(first.batch.queries) == 2
-    (second,) = round_.send(Ready(0))
+    (second,) = round_.send(Ready(ONLY))
     assert len(second.batch.queries) == 1, "one label is left beside the two under way"
     # The first is lost: its party goes on with what it leaves, and the other, when it is through, has nothing.
     _, third = round_.send(Collected(first.batch, ()))
-    assert third.batch == Batch(1, 1, range(2, 4), first.batch.answering)
+    assert third.batch == Batch(Lane(1, 0), 1, range(2, 4), first.batch.answering)
     round_.send(Collected(second.batch, second.batch.answering))
     assert kinds(round_.send(Opened(second.batch))) == ["Settle"], "it waits: the others' labels may still be lost"
     round_.send(Collected(third.batch, third.batch.answering))
@@ -245,8 +248,8 @@ def test_two_querying_parties_on_one_account_share_what_is_left(build: Build) ->
 def test_who_waits_goes_on_when_the_others_batch_is_lost(build: Build) -> None:
     round_ = build(turn(0), turn(1), batch=3, budget=THREE_LABELS, scope=BudgetScope.COALITION)
     round_.send(None)
-    (first,) = round_.send(Ready(1))
-    assert round_.send(Ready(0)) == []
+    (first,) = round_.send(Ready(Lane(1, 0)))
+    assert round_.send(Ready(ONLY)) == []
     # Its own party comes first, and takes all that there is.
     commands = round_.send(Collected(first.batch, ()))
     assert [command.batch.querier for command in commands if isinstance(command, Ask)] == [1]
@@ -263,7 +266,7 @@ def test_a_resumed_flow_draws_and_charges_nothing_again(build: Build, real: bool
     noise = RealNoise(GNMAX) if real else SimulatedNoise(GNMAX, Seeds(1))
     killed = build(turn(), noise=noise, budget=5.0)
     killed.send(None)
-    (ask,) = killed.send(Ready(0))
+    (ask,) = killed.send(Ready(ONLY))
     killed.send(Collected(ask.batch, ask.batch.answering))
     labels = [entry["label"] for entry in killed.releases.entries]
     killed.ledger.close()
@@ -304,10 +307,10 @@ Requests = dict[int, list[tuple[Any, ...]]]
 
 def request(command: Command) -> tuple[int, tuple[Any, ...]] | None:
     match command:
-        case SetUp(querier, partners, steps):
-            return querier, ("set up", partners, steps)
+        case SetUp(lane, partners, steps):
+            return lane.querier, ("set up", lane, partners, steps)
         case Ask(batch, deadline_s, steps):
-            return batch.querier, ("ask", batch.number, batch.queries, deadline_s, steps)
+            return batch.querier, ("ask", batch.lane, batch.number, batch.queries, deadline_s, steps)
         case Open(batch, counted, _, steps):
             return batch.querier, ("open", batch.number, counted, steps)
         case Settle(batch, counted, declined, labels, whys):
@@ -366,7 +369,7 @@ def test_every_driver_gets_the_same_requests(
     requests_of: Callable[[Scenario], dict[str, Requests]], scenario: Callable[..., Scenario]
 ) -> None:
     """One batch at a time; of several, when each comes back is a matter of time."""
-    found = requests_of(scenario({"queries.in_flight": 1}))
+    found = requests_of(scenario())
     assert found["world"] == found["bench"] == found["hand"]
     assert [kind for kind, *_ in found["world"][0]] == ["set up", *["ask", "open", "settle"] * 3]
 
@@ -402,12 +405,12 @@ def test_a_further_step_is_a_change_in_the_flow_and_one_handler_for_each_driver(
     monkeypatch.setattr(flow_module, "PAIR", (infer, argmax, Dummy.BLIND, hand_in))
     monkeypatch.setattr(Handlers, "__init__", with_handler)
     monkeypatch.setattr("capcsim.costs.measured.STEPS", (*Step, Dummy.BLIND))
-    found = requests_of(scenario({"queries.per_querier": 3, "queries.in_flight": 1}))
+    found = requests_of(scenario({"queries.per_querier": 3}))
     assert found["world"] == found["bench"] == found["hand"]
     assert Dummy.BLIND in found["world"][0][1][-1]
     assert blinded
     means = Means(measure=True)
-    wanted = scenario({"queries.per_querier": 3, "queries.in_flight": 1})
+    wanted = scenario({"queries.per_querier": 3})
     with closing(load_backend(wanted)) as backend, scratch_books(wanted) as books:
         log = walk(deal_out(wanted, means), backend, books, means).simulated.log
     done = Counter(row.step for row in log.compute)

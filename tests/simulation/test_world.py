@@ -141,7 +141,9 @@ def simulate(tmp_path: Path, scenario: Callable[..., Scenario]) -> Iterator[Simu
                 shares = [share(votes, VOTE_RING_BITS) for _ in queries]
                 noise = SimulatedNoise(GNMax(7.0), Seeds(0))
                 opener = Aggregator(voters, shares, ledger=ledger, noise=noise, releases=releases)
-                turns = [turn(voters, q, range(first[q], until[q]), round_ and changed) for q in range(len(queries))]
+                lanes = wanted.queries.in_flight
+                spans = [range(*span) for span in zip(first, until, strict=True)]
+                turns = [turn(voters, q, span, round_ and changed, lanes) for q, span in enumerate(spans)]
                 found = world.run(flow(turns, rules_of(wanted), admission, opener), voters, costs)
                 first = [sum(row.querier == q for row in found.queries) for q in range(len(queries))]
             return found
@@ -149,11 +151,11 @@ def simulate(tmp_path: Path, scenario: Callable[..., Scenario]) -> Iterator[Simu
         yield run
 
 
-def turn(voters: list[Voter], querier: int, queries: range, changed: tuple[int, ...] | int) -> Turn:
+def turn(voters: list[Voter], querier: int, queries: range, changed: tuple[int, ...] | int, lanes: int) -> Turn:
     """A querying party's part in a first round (0), or in a later one, in which these voters changed."""
     others = tuple(voter.index for voter in answering(voters, querier))
     partners = (GUARDIAN, *others) if changed == 0 else tuple(index for index in others if index in changed)
-    return Turn(querier, queries, others, partners, -(-queries.start // 2) if changed != 0 else 0)
+    return Turn(querier, queries, others, partners, lanes, -(-queries.start // 2) if changed != 0 else 0)
 
 
 def latencies(found: Simulated, querier: int = 0) -> list[float]:
@@ -321,8 +323,16 @@ def test_a_further_round_goes_on_after_the_first(simulate: Simulate) -> None:
     assert all(row.label >= 0 for row in found.queries)
 
 
+@pytest.mark.parametrize("in_flight", [1, 3])
+def test_every_batch_in_flight_has_sessions_with_a_set_up_of_their_own(simulate: Simulate, in_flight: int) -> None:
+    changes = {**ONE_QUERIER, "queries.batch": 1, "queries.in_flight": in_flight, "machines.party.cores": 64}
+    found = simulate({**changes, "machines.guardian.cores": 64}, costs=SetUpByPair())
+    assert [row.step for row in found.log.compute].count(Step.SETUP) == in_flight * (1 + 7)
+    assert found.makespan_s == pytest.approx(SETUP_S + 3 / in_flight * ONE_BATCH_S)
+
+
 def test_only_who_changed_its_model_is_set_up_again(simulate: Simulate) -> None:
-    changes = {**ONE_QUERIER, "machines.guardian.cores": 64}
+    changes = {**ONE_QUERIER, "queries.in_flight": 1, "machines.guardian.cores": 64}
     for changed, again in (((), 0), ((4, 5), 2), ((0, 4), 1)):
         found = simulate(changes, queries=[3], then=[6], changed=changed, costs=SetUpByPair())
         setups = [row.step for row in found.log.compute].count(Step.SETUP)
