@@ -16,4 +16,6 @@ class Queries(Section):
     per_querier: Count = Field(description="labels that a querying party wants")
     rounds: Few = Field(1, description="times that a querying party selects, asks and retrains")
     batch: Few = Field(10, description="queries that travel together")
-    in_flight: Few = Field(1, description="batches of one querying party under way at once, each in sessions with a set-up of their own")
+    in_flight: Few = Field(
+        1, description="batches of one querying party under way at once, each in sessions with a set-up of their own"
+    )

@@ -1,15 +1,15 @@
 """The network: access links whose bandwidth the connections on them share, and a latency between machines.
 
-Messages from one machine to another go in order over one connection. Connections are fluid and share max-min fairly,
+A connection joins two roles of one session; its messages go in order. Connections are fluid and share max-min fairly,
 as many TCP connections do in the long run: each gets the rate of its narrowest link, and what one cannot use is left to
 the others (progressive filling; Bertsekas and Gallager, Data Networks, 6.5.2). A message alone takes exactly
 latency + bytes / bandwidth.
 """
 
 from collections import deque
-from collections.abc import Callable, Generator
+from collections.abc import Callable, Generator, Hashable
 from dataclasses import dataclass
-from typing import Any
+from typing import Any, TypeAlias
 
 import numpy as np
 import simpy
@@ -35,8 +35,20 @@ class _Waiting:
     done: simpy.Event
 
 
+_Key: TypeAlias = tuple[int, int, Hashable]
+"""The numbers of an uplink and a downlink, and the connection over them."""
+
+
+@dataclass(frozen=True, slots=True, eq=False)
+class _Queue:
+    """The messages of a connection that have not passed."""
+
+    key: _Key
+    messages: deque[_Waiting]
+
+
 class Network:
-    """All connections that carry something, as parallel arrays; messages from one machine to another go in order.
+    """All connections that carry something, as parallel arrays; the messages of each go in order.
 
     The message at the head of connection i had `left_bits[i]` to go at `since_s[i]` and moves at `rate_bps[i]` since
     then, until `ends_s[i]`; those behind it wait in `queues[i]`.
@@ -51,18 +63,18 @@ class Network:
         self._left_bits, self._since_s = np.empty(0), np.empty(0)
         self._rate_bps, self._ends_s = np.empty(0), np.empty(0)
         self._queues: NDArray[np.object_] = np.empty(0, object)
-        self._open: dict[tuple[int, int], deque[_Waiting]] = {}
-        self._new: list[tuple[int, int]] = []
+        self._open: dict[_Key, _Queue] = {}
+        self._new: list[_Queue] = []
         self._recompute_due = False
         self._wake_s = float("inf")
 
-    def send(self, up: Link, down: Link, nbytes: int) -> Generator[simpy.Event, Any, None]:
-        """Bring one message from a machine's uplink to another's downlink; a process."""
+    def send(self, up: Link, down: Link, nbytes: int, connection: Hashable = None) -> Generator[simpy.Event, Any, None]:
+        """Bring a message from a machine's uplink to another's downlink, behind those of its connection; a process."""
         up.carried_bytes += nbytes
         down.carried_bytes += nbytes
         if nbytes:
             done = self._env.event()
-            self._enqueue((self._number(up), self._number(down)), _Waiting(8.0 * nbytes, done))
+            self._enqueue((self._number(up), self._number(down), connection), _Waiting(8.0 * nbytes, done))
             yield done
         yield self._env.timeout(self.latency_s)
 
@@ -72,13 +84,13 @@ class Network:
             self._bps = np.append(self._bps, link.bps)
         return self._links[link]
 
-    def _enqueue(self, ends: tuple[int, int], message: _Waiting) -> None:
+    def _enqueue(self, key: "_Key", message: _Waiting) -> None:
         """A message that follows another changes no rate."""
-        if ends in self._open:
-            self._open[ends].append(message)
+        if key in self._open:
+            self._open[key].messages.append(message)
             return
-        self._open[ends] = deque([message])
-        self._new.append(ends)
+        self._open[key] = _Queue(key, deque([message]))
+        self._new.append(self._open[key])
         self._recompute_soon()
 
     def _recompute_soon(self) -> None:
@@ -113,10 +125,10 @@ class Network:
         if not self._new:
             return
         queues = np.empty(len(self._new), object)
-        queues[:] = [self._open[ends] for ends in self._new]
-        ups, downs = zip(*self._new, strict=True)
+        queues[:] = self._new
+        ups, downs, _ = zip(*(queue.key for queue in self._new), strict=True)
         self._ups, self._downs = np.append(self._ups, ups), np.append(self._downs, downs)
-        self._left_bits = np.append(self._left_bits, [queue[0].bits for queue in queues])
+        self._left_bits = np.append(self._left_bits, [queue.messages[0].bits for queue in queues])
         self._since_s = np.append(self._since_s, np.full(len(queues), self._env.now))
         self._rate_bps = np.append(self._rate_bps, np.zeros(len(queues)))
         self._ends_s = np.append(self._ends_s, np.full(len(queues), np.inf))
@@ -130,7 +142,7 @@ class Network:
         self._wake_s = float("inf")
         stays = np.ones(len(self._ends_s), np.bool_)
         for index in np.flatnonzero(self._ends_s <= expected_s):
-            queue = self._queues[index]
+            queue = self._queues[index].messages
             queue.popleft().done.succeed()
             stays[index] = bool(queue)
             if queue:
@@ -144,8 +156,8 @@ class Network:
 
     def _close(self, stays: NDArray[np.bool_]) -> None:
         """Leave out the connections that carry nothing any more."""
-        for ends in zip(self._ups[~stays], self._downs[~stays], strict=True):
-            del self._open[int(ends[0]), int(ends[1])]
+        for queue in self._queues[~stays]:
+            del self._open[queue.key]
         self._ups, self._downs, self._queues = self._ups[stays], self._downs[stays], self._queues[stays]
         self._left_bits, self._since_s = self._left_bits[stays], self._since_s[stays]
         self._rate_bps, self._ends_s = self._rate_bps[stays], self._ends_s[stays]

@@ -33,7 +33,7 @@ Ends: TypeAlias = dict[Role, simpy.Event]
 
 @dataclass(frozen=True, slots=True)
 class Place:
-    """What a replay belongs to: a querying party's batch, and the group of pairs that share work.
+    """What a replay belongs to: a querying party's batch, the group of pairs that share work, and the pair's session.
 
     `once` and `per_batch` hold the work of scope QUERIER and QUERY that has been started already.
     """
@@ -41,6 +41,7 @@ class Place:
     querier: int = 0
     batch: int = 0
     group: str = ""
+    session: tuple[int, ...] = ()
     once: Shared = field(default_factory=dict)
     per_batch: Shared = field(default_factory=dict)
 
@@ -152,7 +153,8 @@ class Replayer:
         sender, receiver = hosts[node.sender], hosts[node.receiver]
         apart = sender.machine is not receiver.machine
         if apart:
-            yield from self.network.send(sender.up, receiver.down, node.nbytes)
+            connection = (place.session, node.sender, node.receiver)
+            yield from self.network.send(sender.up, receiver.down, node.nbytes, connection)
         ends = (place.querier, place.batch, sender.name, receiver.name, apart)
         self.log.messages.append(MessageRow(*ends, node.step, node.phase, node.nbytes, ready_s, self.env.now))
 

@@ -15,7 +15,21 @@ from numpy.typing import NDArray
 
 from capcsim.backend import Role, Step, Transcript
 from capcsim.errors import RecordError
-from capcsim.protocol.flow import Ask, Batch, Collected, Command, End, Event, Flow, Open, Opened, Ready, Settle, SetUp
+from capcsim.protocol.flow import (
+    Ask,
+    Batch,
+    Collected,
+    Command,
+    End,
+    Event,
+    Flow,
+    Lane,
+    Open,
+    Opened,
+    Ready,
+    Settle,
+    SetUp,
+)
 from capcsim.protocol.flow import Stop as StopAsking
 from capcsim.protocol.steps import Voter
 from capcsim.scenario import Scenario
@@ -206,9 +220,8 @@ class _Round:
 
     def _set_up(self, command: SetUp) -> Generator[simpy.Event, Any, Event]:
         """Keys and base transfers with all partners at once."""
-        querier = command.lane.querier
         ends = [
-            self._play(command.steps, querier, None if number is None else self._voters[number], {}, Shared())
+            self._play(command.steps, command.lane, None if number is None else self._voters[number], {}, Shared())
             for number in command.partners
         ]
         yield self._env.all_of([event for roles in ends for event in roles.values()])
@@ -223,7 +236,7 @@ class _Round:
         asked = [self._voters[number] for number in batch.answering]
         declined = tuple(voter.index for voter in asked if voter.party in declining)
         pairs = {
-            voter.index: self._play(command.steps, batch.querier, voter, {}, per_batch, batch)
+            voter.index: self._play(command.steps, batch.lane, voter, {}, per_batch, batch)
             for voter in asked
             if voter.party not in declining | silent
         }
@@ -255,14 +268,14 @@ class _Round:
             role: self._env.all_of([ends[role] for ends in before if role in ends])
             for role in (Role.QUERIER, Role.GUARDIAN)
         }
-        ends = self._play(command.steps, batch.querier, None, ready, Shared(), batch)
+        ends = self._play(command.steps, batch.lane, None, ready, Shared(), batch)
         yield ends[Role.QUERIER]
         return Opened(batch)
 
     def _play(
         self,
         steps: Sequence[Step],
-        querier: int,
+        lane: Lane,
         voter: Voter | None,
         ends: Mapping[Role, simpy.Event],
         per_batch: Shared,
@@ -270,8 +283,10 @@ class _Round:
     ) -> Ends:
         """Steps one after the other for each role: when each is through."""
         number, size = (-1, 0) if batch is None else (batch.number, len(batch.queries))
+        querier, index = lane.querier, -1 if voter is None else voter.index
         hosts = self._hosts.at(querier, None if voter is None else voter.party)
-        place = Place(querier, number, self._costs.group(voter), self._once[querier], per_batch)
+        session = (querier, lane.number, index)
+        place = Place(querier, number, self._costs.group(voter), session, self._once[querier], per_batch)
         for step in steps:
             transcript = self._costs.transcript(step, voter, querier, number, size)
             ends = self._replayer.replay(transcript, hosts, place, ends)

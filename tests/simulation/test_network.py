@@ -1,5 +1,7 @@
 """Closed forms: what a message takes alone, what equal flows take together, what the fair rates are."""
 
+from typing import Any
+
 import numpy as np
 import pytest
 import simpy
@@ -9,15 +11,15 @@ from hypothesis import strategies as st
 from capcsim.simulation.network import Link, Network, max_min_rates_bps
 
 
-def arrivals(sends: list[tuple[float, Link, Link, int]], latency_s: float = 0.0) -> list[float]:
-    """When each message (start, uplink, downlink, bytes) has arrived."""
+def arrivals(sends: list[tuple[Any, ...]], latency_s: float = 0.0) -> list[float]:
+    """When each message (start, uplink, downlink, bytes and maybe its connection) has arrived."""
     env = simpy.Environment()
     network = Network(env, latency_s)
     ends = [0.0] * len(sends)
 
-    def send(index: int, start_s: float, up: Link, down: Link, nbytes: int) -> simpy.events.ProcessGenerator:
+    def send(index: int, start_s: float, *message: Any) -> simpy.events.ProcessGenerator:
         yield env.timeout(start_s)
-        yield from network.send(up, down, nbytes)
+        yield from network.send(*message)
         ends[index] = env.now
 
     for index, message in enumerate(sends):
@@ -45,6 +47,12 @@ def test_equal_flows_out_of_one_uplink_share_it(flows: int) -> None:
     up = Link("u", 1e6)
     ends = arrivals([(0.0, up, Link(f"d{i}", 1e9), 1000) for i in range(flows)])
     assert ends == pytest.approx([flows * 0.008] * flows, rel=1e-12)
+
+
+def test_connections_between_two_machines_share_their_links_and_wait_for_nobody() -> None:
+    up, down = Link("u", 1e9), Link("d", 1e6)
+    ends = arrivals([(0.0, up, down, 125_000, "one"), (0.0, up, down, 62_500, "two"), (0.0, up, down, 62_500, "two")])
+    assert ends == pytest.approx([2.0, 1.0, 2.0], rel=1e-12)
 
 
 @pytest.mark.parametrize("other_s", [0.0, 0.3])

@@ -93,7 +93,7 @@ def test_scopes_run_once_a_querier_once_a_batch_or_once_a_pair(
     for batch in range(3):
         per_batch = Shared()
         for group in ("a", "a", "b", "b"):  # two pairs of each of two architectures
-            place = Place(0, batch, group, once, per_batch)
+            place = Place(0, batch, group, (), once, per_batch)
             replays.append(replayer.replay(transcript, {Q: querier}, place))
     run(replayer, *replays)
     assert len(replayer.log.compute) == times
