@@ -22,11 +22,14 @@ from capcsim.privacy.votes import VoteCounts
 
 if TYPE_CHECKING:
     # Loaded when they are needed, so that what is wrong with an option is told at once.
+    from rich.console import RenderableType
+
     from capcsim.privacy.analysis import Account
     from capcsim.privacy.tuning import Tuning
     from capcsim.record import Record
 
 MOST_LABELS = 1 << 15
+LARGEST_PLAIN = 1e9
 Choice = TypeVar("Choice", Adjacency, NoiseKind)
 
 
@@ -42,6 +45,29 @@ class Accounted:
         """What `capcsim account --json` prints."""
         return {**self.account.to_json(), "notes": list(self.notes)}
 
+    def table(self) -> "RenderableType":
+        """Every analysis in a table, and the notes under it."""
+        from rich.console import Group
+        from rich.text import Text
+
+        from capcsim.report.layout import new_table
+
+        account = self.account
+        size = f"{account.queries} quer{'y' if account.queries == 1 else 'ies'} of {account.classes} classes"
+        table = new_table(f"{self.title}, {size}, delta {account.delta:g}")
+        for column in ("analysis", "epsilon", "may be published"):
+            right = column == "epsilon"
+            table.add_column(column, justify="right" if right else "left", no_wrap=right)
+        for name, epsilon, kind in account.rows():
+            shown = "-" if epsilon is None else f"{epsilon:.4f}" if epsilon < LARGEST_PLAIN else f"{epsilon:.4e}"
+            table.add_row(name, shown, kind)
+        return Group(table, *map(Text, self.notes))
+
+    def __str__(self) -> str:
+        from capcsim.report.layout import printed
+
+        return printed(self.table())
+
     @property
     def title(self) -> str:
         """The mechanism in words."""
@@ -49,12 +75,17 @@ class Accounted:
 
 
 def parse_mechanism(
-    votes: Path, name: str | None, parameters: Mapping[str, float | None], *, adjacency: str, group_size: int | None
+    votes: Path | VoteCounts,
+    name: str | None,
+    parameters: Mapping[str, float | None],
+    *,
+    adjacency: str,
+    group_size: int | None,
 ) -> Mechanism:
     """The mechanism that options describe; a run's own where no name is given. Raises InputError or RecordError."""
     given = {key: value for key, value in parameters.items() if value is not None}
     if name is None:
-        if not votes.is_dir():
+        if isinstance(votes, VoteCounts) or not votes.is_dir():
             raise InputError(f"--mechanism: give one of {', '.join(PARAMETERS)} for a file of votes")
         if given or group_size is not None:
             raise InputError("--mechanism: name it to give it parameters; without it a run's own is used")
@@ -79,7 +110,7 @@ def parse_mechanism(
 
 
 def account_of(
-    path: Path,
+    source: Path | VoteCounts,
     mechanism: Mechanism,
     delta: float | None,
     *,
@@ -89,13 +120,14 @@ def account_of(
     header: bool | None = None,
     begin: Callable[[str], object] = str,
 ) -> Accounted:
-    """Account for the votes at `path`; raises a CapcsimError for anything that the user can mend.
+    """Account for votes, or those of a file or a run's directory; raises a CapcsimError.
 
     `header` says whether the first line of a text file is one, where its reader cannot know; `begin` is told when the
     work begins.
     """
-    privacy = _record(path).manifest["scenario"]["privacy"] if path.is_dir() else {}
-    kind = NoiseKind.DISCRETE if path.is_dir() else NoiseKind.CONTINUOUS
+    told = None if isinstance(source, VoteCounts) or not source.is_dir() else _record(source).manifest["scenario"]
+    privacy = told["privacy"] if told else {}
+    kind = NoiseKind.DISCRETE if told else NoiseKind.CONTINUOUS
     if noise is not None:
         kind = _choice(NoiseKind, "--noise", noise)
     if delta is None and not privacy:
@@ -104,17 +136,17 @@ def account_of(
     check_delta(delta)
     if budget is not None and not budget > 0:
         raise InputError(f"--budget {budget:g}: an epsilon above 0")
-    votes = load_votes(path, header)
+    votes = source if isinstance(source, VoteCounts) else load_votes(source, header)
     begin("accounting")
 
     from capcsim.privacy.analysis import analyse, epsilon_curves
 
-    seeded = path.is_dir() and privacy["noise"] != "real"
+    seeded = told is not None and privacy["noise"] != "real"
     account = replace(analyse(votes, mechanism, delta, kind), seeded=seeded)
     notes = _notes(votes, mechanism, kind)
     if seeded:
         notes.insert(0, "THIS RUN'S NOISE WAS SEEDED: IT PROTECTED NOBODY, AND NO EPSILON HOLDS FOR IT.")
-    if path.is_dir() and _record(path).manifest["scenario"]["parties"]["queriers"] > 1:
+    if told and told["parties"]["queriers"] > 1:
         notes.append("All querying parties' queries are taken together: what they would know if they pooled them.")
     if budget is not None:
         notes.append(_bought(mechanism, delta, budget))
@@ -182,6 +214,7 @@ def released_votes(record: "Record") -> VoteCounts:
 
 
 def _record(folder: Path) -> "Record":
+
     from capcsim.record import Record
 
     return Record.load(folder)

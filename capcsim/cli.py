@@ -6,8 +6,6 @@
 import json
 from collections.abc import Callable, Iterator
 from contextlib import closing, contextmanager, suppress
-from datetime import datetime
-from itertools import count
 from pathlib import Path
 from typing import Annotated, Any, Literal
 
@@ -15,6 +13,7 @@ import typer
 from rich.markup import escape
 from rich.text import Text
 
+from capcsim import __version__
 from capcsim.console import (
     capabilities_row,
     err,
@@ -26,8 +25,8 @@ from capcsim.console import (
     show_record,
 )
 from capcsim.endings import Interrupted, end_with, say
-from capcsim.errors import InputError, RecordError, closest
-from capcsim.files import make_folder, replacing
+from capcsim.errors import InputError, closest
+from capcsim.files import make_folder, new_folder, replacing
 from capcsim.progress import Stages
 from capcsim.usage import usage_message
 
@@ -66,6 +65,21 @@ ScenarioName = Annotated[
     str,
     typer.Argument(metavar="SCENARIO", help="A TOML file, or one that ships: digits, heart, hospitals, mnist, smoke."),
 ]
+
+
+def _version(asked: bool) -> None:
+    if asked:
+        out.print(f"capcsim {__version__}", highlight=False)
+        raise typer.Exit
+
+
+@app.callback()
+def about(
+    version: Annotated[
+        bool, typer.Option("--version", callback=_version, is_eager=True, help="Print the version and nothing else.")
+    ] = False,
+) -> None:
+    """Runs and simulates CaPC, confidential and private collaborative learning."""
 
 
 def main() -> None:
@@ -110,7 +124,7 @@ def run(
     from capcsim.scenario import load_scenario
 
     wanted = load_scenario(scenario, overrides or (), seed=seed, backend=backend, folder=data)
-    where = folder or _new_folder(Path(scenario).stem)
+    where = folder or new_folder(Path(scenario).stem)
     with _keeping(where, named=folder is not None):
         with Stages(err, quiet=as_json) as stages:
             stages.note(f"run's directory: {where}")
@@ -275,7 +289,7 @@ def compare(
         print_json(found)
     else:
         out.print(table(found), highlight=False)
-    where = folder or _new_folder(f"{Path(scenario).stem}-compare")
+    where = folder or new_folder(f"{Path(scenario).stem}-compare")
     _write_comparison(where, found, draw_comparison)
     if as_json:
         return
@@ -368,21 +382,6 @@ def scenario_schema(as_json: JsonFlag = False) -> None:  # noqa: ARG001 (its out
     print_json(Scenario.model_json_schema())
 
 
-def _new_folder(name: str) -> Path:
-    """A new directory under runs/, named after the scenario and the time."""
-    stem = f"{name}-{datetime.now().astimezone():%Y%m%d-%H%M%S}"
-    for number in count(1):
-        folder = Path("runs") / (stem if number == 1 else f"{stem}-{number}")
-        try:
-            folder.mkdir(parents=True)
-        except OSError as error:
-            if folder.exists():
-                continue
-            raise RecordError(f"{folder}: cannot be made: {error.strerror}; name another with -o") from None
-        return folder
-    raise AssertionError("count does not end")
-
-
 @contextmanager
 def _keeping(folder: Path, *, named: bool) -> Iterator[None]:
     """Say what there is of a run that ends too early; a directory that was made for it, and has nothing in it, goes.
@@ -423,11 +422,6 @@ def _write_comparison(folder: Path, found: dict[str, Any], draw: Callable[[dict[
 
 def _write_report(record: Any, stages: Stages) -> None:
     stages.stage(LOADING)
-    from capcsim.report.figures import FIGURES, draw_figures
-    from capcsim.report.page import write_page
-    from capcsim.report.trace import write_trace
+    from capcsim.report.whole import write_report
 
-    paths = draw_figures(record, stages.stage("drawing figures", len(FIGURES)))
-    stages.stage("writing report.html and trace.json")
-    write_page(record, paths)
-    write_trace(record)
+    write_report(record, stages.stage)

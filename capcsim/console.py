@@ -7,7 +7,6 @@ from typing import Any
 from rich.console import Console
 from rich.markup import escape
 
-LARGEST_PLAIN = 1e9
 """Larger epsilons are shown with an exponent."""
 
 out, err = Console(), Console(stderr=True)
@@ -49,19 +48,7 @@ def capabilities_row(status: Any) -> dict[str, Any]:
 
 def show_account(found: Any) -> None:
     """Every analysis of an account, in a table."""
-    from capcsim.report.layout import new_table
-
-    account = found.account
-    size = f"{account.queries} quer{'y' if account.queries == 1 else 'ies'} of {account.classes} classes"
-    table = new_table(f"{found.title}, {size}, delta {account.delta:g}")
-    for column in ("analysis", "epsilon", "may be published"):
-        table.add_column(column, justify="right" if column == "epsilon" else "left", no_wrap=column == "epsilon")
-    for name, epsilon, kind in account.rows():
-        shown = "-" if epsilon is None else f"{epsilon:.4f}" if epsilon < LARGEST_PLAIN else f"{epsilon:.4e}"
-        table.add_row(name, shown, kind)
-    out.print(table, highlight=False)
-    for note in found.notes:
-        out.print(note, markup=False, highlight=False)
+    out.print(found.table(), highlight=False)
 
 
 def show_book(found: dict[str, Any]) -> None:

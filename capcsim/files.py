@@ -4,6 +4,8 @@ import contextlib
 import os
 from collections.abc import Iterator
 from contextlib import contextmanager
+from datetime import datetime
+from itertools import count
 from pathlib import Path
 
 from capcsim.errors import HostError
@@ -39,3 +41,18 @@ def replacing(path: Path) -> Iterator[Path]:
         if isinstance(error, OSError):
             raise HostError.at(path, error) from None
         raise
+
+
+def new_folder(name: str) -> Path:
+    """A new directory under runs/, named after the scenario and the time."""
+    stem = f"{name}-{datetime.now().astimezone():%Y%m%d-%H%M%S}"
+    for number in count(1):
+        folder = Path("runs") / (stem if number == 1 else f"{stem}-{number}")
+        try:
+            folder.mkdir(parents=True)
+        except OSError as error:
+            if folder.exists():
+                continue
+            raise HostError(str(folder), f"cannot be made: {error.strerror}", "name another with -o") from None
+        return folder
+    raise AssertionError("count does not end")

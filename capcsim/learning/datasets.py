@@ -1,6 +1,7 @@
 """Data sets by name: two that scikit-learn bundles, named sets from a folder, any file. Nothing is downloaded."""
 
 import os
+from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
 
@@ -16,7 +17,7 @@ from capcsim.learning.oddities import little_note
 from capcsim.learning.samples import Dataset as Dataset
 from capcsim.learning.samples import Missing, bad_file, channels_first, check_features, levels_note
 from capcsim.learning.tables import load_table
-from capcsim.scenario import AnyData, ArrayData, BundledData, HeartData, ImageData, TableData
+from capcsim.scenario import AnyData, ArrayData, BundledData, GivenData, HeartData, ImageData, TableData
 
 
 def load_dataset(data: AnyData) -> Dataset:
@@ -29,7 +30,10 @@ def load_dataset(data: AnyData) -> Dataset:
         case HeartData():
             return load_heart(_folder(data), data.missing)
         case ArrayData():
-            return _npz(data.path, data.missing)
+            return arrays_as_dataset(data.path, read_npz(data.path), data.missing)
+        case GivenData():
+            allowed = "another source: arrays come from Python only, by capcsim.run(..., data=(x, y))"
+            raise ScenarioError("data.source", "arrays", allowed)
         case TableData():
             return load_table(data)
 
@@ -66,9 +70,12 @@ def _breast_cancer() -> Dataset:
     return Dataset("breast_cancer", x, bunch.target.astype(np.int64), 2)
 
 
-def _npz(path: Path, missing: Missing) -> Dataset:
-    """A file of arrays; labels that are not numbered from 0 are, as a table's are."""
-    x, y, training = together(path, read_npz(path))
+def arrays_as_dataset(path: Path, arrays: Mapping[str, NDArray[Any]], missing: Missing) -> Dataset:
+    """Arrays by name, as a file of this path holds them; labels that are not numbered from 0 are, as a table's are.
+
+    Raises ScenarioError.
+    """
+    x, y, training = together(path, dict(arrays))
     features, layout = channels_first(path, check_features(path, x, missing))
     found = _labels(path, y, len(x))
     notes = tuple(filter(None, (levels_note(x), little_note(features), layout, *found.notes)))

@@ -1,6 +1,7 @@
 """Tables on terminals of any width: no number is ever cut."""
 
 from collections.abc import Iterator, Sequence
+from io import StringIO
 from itertools import zip_longest
 from typing import Any
 
@@ -11,6 +12,7 @@ from rich.padding import Padding
 from rich.table import Column, Table
 from rich.text import Text
 
+PRINTED_WIDTH = 110
 GAPS = (1, 0)
 """Blanks between columns besides the rule's own, from comfortable to narrow."""
 
@@ -60,6 +62,14 @@ class FittingTable(Table):
 def new_table(title: str | None = None) -> FittingTable:
     """An empty table in the style that all of ours have."""
     return FittingTable(title=title, title_justify="left", box=box.SIMPLE_HEAD, show_edge=False, pad_edge=False)
+
+
+def printed(shown: RenderableType) -> str:
+    """As on a plain terminal of PRINTED_WIDTH columns."""
+    console = Console(file=StringIO(), width=PRINTED_WIDTH, no_color=True, highlight=False)
+    with console.capture() as captured:
+        console.print(shown)
+    return captured.get().rstrip()
 
 
 def _text(console: Console, content: RenderableType) -> Text:

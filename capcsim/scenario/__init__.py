@@ -4,9 +4,19 @@
 the value found, and what is allowed. The rest of capcsim imports from here, not from the files.
 """
 
-from capcsim.scenario.data import AnyData, ArrayData, BundledData, Data, HeartData, ImageData, MedMnist, TableData
+from capcsim.scenario.data import (
+    AnyData,
+    ArrayData,
+    BundledData,
+    Data,
+    GivenData,
+    HeartData,
+    ImageData,
+    MedMnist,
+    TableData,
+)
 from capcsim.scenario.faults import Faults
-from capcsim.scenario.files import find_scenario, load_scenario, parse_scenario, shipped_scenarios
+from capcsim.scenario.files import find_scenario, load_scenario, parse_scenario, shipped_scenarios, tree_of
 from capcsim.scenario.machines import Machine, Machines
 from capcsim.scenario.models import ModelKind, Models, NetworkKind, TreesKind
 from capcsim.scenario.network import Access, Network
@@ -27,6 +37,7 @@ __all__ = [
     "Data",
     "Faults",
     "GNMaxPrivacy",
+    "GivenData",
     "HeartData",
     "ImageData",
     "LNMaxPrivacy",
@@ -50,4 +61,5 @@ __all__ = [
     "load_scenario",
     "parse_scenario",
     "shipped_scenarios",
+    "tree_of",
 ]

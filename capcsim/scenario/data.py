@@ -98,6 +98,18 @@ class HeartData(Data):
         return True
 
 
+class GivenData(Data):
+    """Arrays that Python hands over."""
+
+    source: Literal["arrays"]
+    missing: Missing = "error"
+
+    @property
+    def has_sites(self) -> bool:
+        """None is told."""
+        return False
+
+
 class ArrayData(Data):
     """A file of arrays."""
 
@@ -146,6 +158,7 @@ AnyData: TypeAlias = Annotated[
     | Annotated[ImageData, Tag("ImageData")]
     | Annotated[HeartData, Tag("HeartData")]
     | Annotated[ArrayData, Tag("ArrayData")]
+    | Annotated[GivenData, Tag("GivenData")]
     | Annotated[TableData, Tag("TableData")],
-    kind_by("source", BundledData, ImageData, HeartData, ArrayData, TableData),
+    kind_by("source", BundledData, ImageData, HeartData, ArrayData, GivenData, TableData),
 ]

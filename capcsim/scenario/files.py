@@ -22,28 +22,30 @@ from capcsim.scenario.scenario import Scenario
 
 
 def load_scenario(
-    name: str,
-    overrides: Iterable[str] = (),
+    given: "str | Path | Mapping[str, Any] | Scenario",
+    overrides: Iterable[str] | Mapping[str, Any] = (),
     *,
     seed: int | None = None,
     backend: str | None = None,
     folder: Path | None = None,
 ) -> Scenario:
-    """A scenario from a TOML file, or from the name of one that ships with capcsim.
+    """A scenario from a TOML file, from the name of one that ships with capcsim, from nested dictionaries, or another.
 
-    `overrides` are "a.b=v" with v as in TOML (a bare word is a string); "a.b=" removes the key. `folder` is where
-    named data sets lie. Raises ScenarioError.
+    `overrides` are "a.b=v" with v as in TOML (a bare word is a string), where "a.b=" removes the key; or values by
+    key, where None removes it. `folder` is where named data sets lie. Raises ScenarioError.
     """
-    path = find_scenario(name)
-    tree = _read_toml(path)
-    _anchor_data_path(tree, path.parent)
+    tree, source = tree_of(given)
     try:
         before = copy.deepcopy(tree)
-        for override in overrides:
-            _override(tree, override)
+        if isinstance(overrides, Mapping):
+            for key, value in overrides.items():
+                _put(tree, key, f"{key}={value}", value.item() if hasattr(value, "item") else value)
+        else:
+            for override in overrides:
+                _override(tree, override)
         changed = tuple(_changes(before, tree))
     except RecursionError:
-        raise ScenarioError("SCENARIO", str(path), "a scenario; its keys are nested too deeply") from None
+        raise ScenarioError("SCENARIO", source or "given", "a scenario; its keys are nested too deeply") from None
     # What is no table there is told by what reads the tree.
     if backend is not None and isinstance(tree.setdefault("protocol", {}), dict):
         tree["protocol"]["backend"] = backend
@@ -52,7 +54,20 @@ def load_scenario(
         tree["data"]["folder"] = str(folder)
     if seed is not None:
         tree["seed"] = seed
-    return parse_scenario(tree, source=path.name).with_changes(changed)
+    return parse_scenario(tree, source=source).with_changes(changed)
+
+
+def tree_of(given: "str | Path | Mapping[str, Any] | Scenario") -> tuple[dict[str, Any], str]:
+    """A scenario's keys, and the name of the file that they are from, if any."""
+    if isinstance(given, Scenario):
+        tree: dict[str, Any] = given.model_dump(mode="json")
+        return tree, ""
+    if isinstance(given, Mapping):
+        return copy.deepcopy(dict(given)), ""
+    path = find_scenario(str(given))
+    tree = _read_toml(path)
+    _anchor_data_path(tree, path.parent)
+    return tree, path.name
 
 
 def parse_scenario(tree: Mapping[str, Any], *, source: str = "") -> Scenario:
@@ -125,18 +140,25 @@ def _check_in_folder(source: object, folder: Path) -> None:
 def _override(tree: dict[str, Any], override: str) -> None:
     """Apply one "a.b=v" to the tree."""
     key, separator, text = override.partition("=")
+    if not separator:
+        raise ScenarioError("--set", override, "a.b=v, for example privacy.sigma=10")
+    _put(tree, key, override, _value(override, text.strip()) if text.strip() else None)
+
+
+def _put(tree: dict[str, Any], key: str, override: str, value: Any) -> None:
+    """Set one "a.b" of the tree; None removes it."""
     steps = [step.strip() for step in key.split(".")]
-    if not separator or not all(steps):
+    if not all(steps):
         raise ScenarioError("--set", override, "a.b=v, for example privacy.sigma=10")
     for step in steps[:-1]:
         child = tree.setdefault(step, {})
         if not isinstance(child, dict):
             raise ScenarioError("--set", override, f"{step} is a value here, not a section")
         tree = child
-    if text.strip():
-        tree[steps[-1]] = _value(override, text.strip())
-    else:
+    if value is None:
         tree.pop(steps[-1], None)
+    else:
+        tree[steps[-1]] = value
 
 
 def _value(override: str, text: str) -> Any:

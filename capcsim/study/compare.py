@@ -24,7 +24,7 @@ from capcsim.study.means import Means, Progress, Silent
 from capcsim.study.metrics import View, value
 from capcsim.study.result import FORMER_NAMES
 from capcsim.study.simulated import asked_until
-from capcsim.study.trained import deal_out, train
+from capcsim.study.trained import Given, deal_out, train
 from capcsim.study.walk import Walked, load_backend, walk
 
 SCENARIO_NETWORK = "scenario"
@@ -42,6 +42,7 @@ def compare(
     workers: int = 1,
     engine: Engine = "loky",
     progress: Progress | None = None,
+    given: Given = Given(),  # noqa: B008 (it never changes)
 ) -> dict[str, Any]:
     """One row for each backend, as JSON; latencies on the scenario's own network and on each of `networks`.
 
@@ -51,7 +52,7 @@ def compare(
     everywhere = {SCENARIO_NETWORK: scenario.network, **networks}
     with ExitStack() as stack:
         backends = [stack.enter_context(closing(load_backend(_with_backend(scenario, choice)))) for choice in choices]
-        ensemble = deal_out(_with_backend(scenario, choices[0]), means.named(str(choices[0])))
+        ensemble = deal_out(_with_backend(scenario, choices[0]), means.named(str(choices[0])), given)
         rows = []
         for choice, backend in zip(choices, backends, strict=True):
             own = replace(ensemble, scenario=_with_backend(scenario, choice))

@@ -20,7 +20,7 @@ from capcsim.study.books import Books, open_books
 from capcsim.study.means import Means, Progress, Silent
 from capcsim.study.summing_up import epsilon_curve, result_of
 from capcsim.study.tables import write_tables
-from capcsim.study.trained import deal_out
+from capcsim.study.trained import Given, deal_out
 from capcsim.study.walk import load_backend, walk
 
 
@@ -33,18 +33,20 @@ def run_scenario(
     engine: Engine = "loky",
     adopt: bool = False,
     progress: Progress | None = None,
+    given: Given = Given(),  # noqa: B008 (it never changes)
 ) -> Record:
     """Run a scenario into a directory, or finish the run that was killed there; returns the record.
 
     A run that is complete already is left as it is.
 
     `measure` ignores transcripts measured earlier; `workers` processes of joblib's `engine` train; `adopt` goes on with
-    a run that was begun with another book of runs. Raises a CapcsimError for anything that the user can mend.
+    a run that was begun with another book of runs; `given` is what Python hands over. Raises a CapcsimError for
+    anything that the user can mend.
     """
     means = Means(progress or Silent(), workers, engine, measure)
     privacy, note = scenario.privacy, means.progress.note
     with closing(load_backend(scenario)) as backend:
-        ensemble = deal_out(scenario, means)
+        ensemble = deal_out(scenario, means, given)
         book = open_book(privacy, note)
         noted = {"title": scenario.title_as_run, "host": host(), "book": book.identity if book else None}
         record = Record.start(folder, scenario, {"versions": versions()}, noted)

@@ -1,10 +1,12 @@
 """The first stage: every party's data and models. Networks are kept on disk by the content that they came from."""
 
-from collections.abc import Sequence
-from dataclasses import dataclass, replace
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass, field, replace
+from typing import Any
 
 from capcsim.learning.datasets import load_dataset
 from capcsim.learning.ensemble import Bought, Ensemble, PartyModels
+from capcsim.learning.samples import Dataset
 from capcsim.scenario import Scenario
 from capcsim.study.means import Means, content_key
 
@@ -19,10 +21,18 @@ class Trained:
     changed: tuple[int, ...] = ()
 
 
-def deal_out(scenario: Scenario, means: Means) -> Ensemble:
+@dataclass(frozen=True)
+class Given:
+    """What Python hands over besides a scenario: the data set of data.source = 'arrays', own models by their kinds."""
+
+    dataset: Dataset | None = None
+    models: Mapping[str, Any] = field(default_factory=dict)
+
+
+def deal_out(scenario: Scenario, means: Means, given: Given = Given()) -> Ensemble:
     """Read the data and deal them out; what must be said of the data is said. Raises ScenarioError."""
     means.progress.stage("reading the data", 1)
-    ensemble = Ensemble.of(scenario, load_dataset(scenario.data))
+    ensemble = Ensemble.of(scenario, given.dataset or load_dataset(scenario.data))
     for note in ensemble.dataset.notes:
         means.progress.note(f"data: {note}")
     return ensemble

@@ -1,0 +1,211 @@
+"""The Python door: each function is what the command of its name does, with arrays and models in place of files."""
+
+from collections.abc import Iterator, Mapping, Sequence
+from contextlib import contextmanager
+from pathlib import Path
+from typing import Any, TypeAlias
+
+import numpy as np
+
+from capcsim.errors import InputError, ScenarioError
+from capcsim.files import new_folder
+from capcsim.learning.parallel import Engine
+from capcsim.ran import Comparison, Run
+from capcsim.scenario import GivenData, Network, Scenario, load_scenario, tree_of
+from capcsim.study.means import Progress, Silent
+from capcsim.study.trained import Given
+
+Named: TypeAlias = str | Path | Mapping[str, Any] | Scenario
+"""A scenario that ships, by name; a TOML file; nested dictionaries; a Scenario."""
+ARRAYS = "arrays"
+
+
+def run(
+    scenario: Named,
+    *,
+    backend: str | None = None,
+    set: Mapping[str, Any] | None = None,  # noqa: A002 (as the command's option)
+    seed: int | None = None,
+    data: Any = None,
+    models: Sequence[Any] = (),
+    data_folder: str | Path | None = None,
+    output: str | Path | None = None,
+    measure: bool = False,
+    workers: int = 1,
+    engine: Engine = "loky",
+    adopt: bool = False,
+    progress: bool = False,
+) -> Run:
+    """Run a scenario: train, collaborate, simulate, retrain; or finish the run that was interrupted in `output`.
+
+    `set` changes keys, {"privacy.sigma": 5}, where None removes one. `data` are arrays in place of the scenario's set:
+    (x, y), or a mapping with x and y, or with x_train, y_train, x_test and y_test; x is [N, features] or images, y
+    whole numbers or text [N]. `models` are the parties' kinds of models, in turn, in place of models.kinds: torch
+    modules, scikit-learn classifiers, functions (input_shape, classes) that make either, or names. `data_folder` is
+    where named sets lie, `output` the run's directory, by default a new one under runs/. With `progress` it tells how
+    far it is on the error stream. Raises a CapcsimError for anything that the user can mend.
+    """
+    from capcsim.study.run import run_scenario
+
+    wanted, given = _asked_for(scenario, set, seed, backend, data_folder, data, models)
+    folder = Path(output) if output is not None else new_folder(_name(scenario))
+    with _telling(progress) as stages:
+        run_scenario(
+            wanted,
+            folder,
+            measure=measure,
+            workers=workers,
+            engine=engine,
+            adopt=adopt,
+            progress=stages,
+            given=given,
+        )
+    return Run(folder)
+
+
+def compare(
+    scenario: Named,
+    backends: str | Sequence[str],
+    *,
+    networks: str | Sequence[str] | Mapping[str, Network] = ("lan", "wan", "far", "slow"),
+    set: Mapping[str, Any] | None = None,  # noqa: A002 (as the command's option)
+    seed: int | None = None,
+    data: Any = None,
+    models: Sequence[Any] = (),
+    data_folder: str | Path | None = None,
+    repeats: int = 5,
+    measure: bool = False,
+    workers: int = 1,
+    engine: Engine = "loky",
+    progress: bool = False,
+) -> Comparison:
+    """Run a scenario on several backends and networks; its arguments are those of `run`, and the command's.
+
+    `backends` are names, with options as in "crypten:provider=third-party". Raises a CapcsimError.
+    """
+    from capcsim.choices import parse_choices, parse_networks
+    from capcsim.study.compare import compare as compare_backends
+
+    wanted, given = _asked_for(scenario, set, seed, None, data_folder, data, models)
+    choices = parse_choices(backends if isinstance(backends, str) else ",".join(backends))
+    if not isinstance(networks, Mapping):
+        networks = parse_networks(networks if isinstance(networks, str) else ",".join(networks))
+    with _telling(progress) as stages:
+        found = compare_backends(
+            wanted,
+            choices,
+            networks,
+            repeats=repeats,
+            measure=measure,
+            workers=workers,
+            engine=engine,
+            progress=stages,
+            given=given,
+        )
+    return Comparison(found)
+
+
+def account(
+    votes: Any,
+    *,
+    mechanism: str | None = None,
+    delta: float | None = None,
+    sigma: float | None = None,
+    scale: float | None = None,
+    threshold: float | None = None,
+    sigma1: float | None = None,
+    noise: str | None = None,
+    adjacency: str = "replace",
+    group_size: int | None = None,
+    budget: float | None = None,
+    header: bool | None = None,
+) -> Any:
+    """Privacy accounting by every analysis: of counts, int[queries, classes], of a file of them, or of a Run.
+
+    The other arguments are the command's. The answer prints as its table; `to_json()` and `account` have the figures.
+    """
+    from capcsim.accounting import account_of, parse_mechanism
+
+    source = (
+        votes.folder if isinstance(votes, Run) else Path(votes) if isinstance(votes, str | Path) else _counts(votes)
+    )
+    parameters = {"sigma": sigma, "scale": scale, "threshold": threshold, "sigma1": sigma1}
+    wanted = parse_mechanism(source, mechanism, parameters, adjacency=adjacency, group_size=group_size)
+    return account_of(source, wanted, delta, noise=noise, budget=budget, header=header)
+
+
+def _counts(votes: Any) -> Any:
+    """Counts from Python; raises InputError."""
+    from capcsim.privacy.votes import VoteCounts
+
+    counts = np.asarray(votes)
+    if counts.ndim != 2 or counts.dtype.kind not in "iu" or not counts.size or counts.min() < 0:
+        raise InputError(
+            f"votes: whole numbers from 0, one row a query and one column a class; this is {counts.dtype}"
+            f" of shape {counts.shape}"
+        )
+    return VoteCounts(counts.astype(np.int64))
+
+
+def _asked_for(
+    scenario: Named,
+    changes: Mapping[str, Any] | None,
+    seed: int | None,
+    backend: str | None,
+    data_folder: str | Path | None,
+    data: Any,
+    models: Sequence[Any],
+) -> tuple[Scenario, Given]:
+    """The scenario with what Python hands over named in it."""
+    folder = None if data_folder is None else Path(data_folder)
+    objects = [model for model in models if not isinstance(model, str)]
+    own = {f"python:{_called(model)}{number or ''}": model for number, model in enumerate(objects)}
+    overrides = dict(changes or {})
+    if models:
+        names = iter(own)
+        overrides["models.kinds"] = [model if isinstance(model, str) else next(names) for model in models]
+    if data is None:
+        return load_scenario(scenario, overrides, seed=seed, backend=backend, folder=folder), Given(None, own)
+    overrides |= {"data.source": ARRAYS, **_foreign(scenario)}
+    wanted = load_scenario(scenario, overrides, seed=seed, backend=backend)
+    return wanted, Given(_dataset(data, wanted), own)
+
+
+def _foreign(scenario: Named) -> dict[str, None]:
+    """Keys of the scenario's own data that arrays do not have, each to be removed."""
+    there = tree_of(scenario)[0].get("data", {})
+    return {f"data.{key}": None for key in there if key not in GivenData.model_fields}
+
+
+def _dataset(data: Any, scenario: Scenario) -> Any:
+    from capcsim.learning.datasets import arrays_as_dataset
+
+    arrays = data if isinstance(data, Mapping) else dict(zip(("x", "y"), data, strict=True))
+    assert isinstance(scenario.data, GivenData), "its source was set so"
+    try:
+        named = {name: np.asarray(array) for name, array in arrays.items()}
+        return arrays_as_dataset(Path(ARRAYS), named, scenario.data.missing)
+    except ScenarioError as error:
+        raise ScenarioError("data", ARRAYS, error.allowed) from None
+
+
+def _called(model: Any) -> str:
+    name = getattr(model, "__name__", type(model).__name__)
+    return "".join(sign if sign.isalnum() else "_" for sign in name)
+
+
+def _name(scenario: Named) -> str:
+    return Path(scenario).stem if isinstance(scenario, str | Path) else "run"
+
+
+@contextmanager
+def _telling(wanted: bool) -> Iterator[Progress]:
+    """Progress on the error stream, or none."""
+    if not wanted:
+        yield Silent()
+        return
+    from capcsim.console import err
+    from capcsim.progress import Stages
+
+    with Stages(err, quiet=False) as stages:
+        yield stages

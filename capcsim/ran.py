@@ -1,0 +1,154 @@
+"""A run or a comparison in Python's hands: tables as pandas, figures, a notebook's view."""
+
+from collections.abc import Mapping
+from html import escape
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+from capcsim.errors import InputError, closest
+from capcsim.record import Record
+from capcsim.report.layout import printed
+from capcsim.study.result import Result, read_result
+
+if TYPE_CHECKING:
+    import pandas as pd
+    from matplotlib.figure import Figure
+
+
+class Run:
+    """A complete run: what it told, and its record.
+
+    `Run(folder)` opens one that is on disk. Raises RecordError for one that did not end.
+    """
+
+    def __init__(self, folder: str | Path) -> None:
+        self._record = Record.load(Path(folder))
+        self.summary: Result = read_result(self._record)
+
+    @property
+    def folder(self) -> Path:
+        """The run's directory."""
+        return self._record.folder
+
+    @property
+    def metrics(self) -> "pd.DataFrame":
+        """One row a metric: value, low, high, basis, unit; docs/metrics.md defines them."""
+        import pandas as pd
+
+        told = {name: figure.model_dump() for name, figure in self.summary.metrics.items()}
+        return pd.DataFrame.from_dict(told, orient="index").rename_axis("metric")
+
+    @property
+    def queriers(self) -> "pd.DataFrame":
+        """One row a querying party."""
+        import pandas as pd
+
+        return pd.DataFrame([row.model_dump() for row in self.summary.queriers]).set_index("querier")
+
+    @property
+    def queries(self) -> "pd.DataFrame":
+        """One row a query: its label, the true one, who was counted, when it was sent and answered."""
+        return self._table("queries")
+
+    @property
+    def votes(self) -> "pd.DataFrame":
+        """One row a query and voter; in the protocol nobody sees these."""
+        return self._table("votes")
+
+    @property
+    def messages(self) -> "pd.DataFrame":
+        """One row a simulated message."""
+        return self._table("messages")
+
+    @property
+    def compute(self) -> "pd.DataFrame":
+        """One row a stretch of simulated work."""
+        return self._table("compute")
+
+    def figure(self, name: str) -> "Figure":
+        """A figure of the report by its name: accuracy, classes, epsilon, timeline or utilisation."""
+        import matplotlib as mpl
+
+        from capcsim.report.figures import FIGURES, STYLE
+
+        if name not in FIGURES:
+            raise InputError(f"figure {name!r}: choose one of {', '.join(FIGURES)}{closest(name, FIGURES)}")
+        with mpl.rc_context(STYLE):
+            return FIGURES[name](self._record)
+
+    def report(self) -> Path:
+        """Write figures, report.html and trace.json into the run's directory; the page's path."""
+        from capcsim.report.whole import write_report
+
+        return write_report(self._record)
+
+    def _table(self, name: str) -> "pd.DataFrame":
+        return self._record.read_table(name).to_pandas()
+
+    def __repr__(self) -> str:
+        return f"<Run {self.summary.title!r} in {self.folder}>"
+
+    def __str__(self) -> str:
+        from capcsim.report.tables import summary
+
+        return printed(summary(self.summary))
+
+    def _repr_html_(self) -> str:
+        """What a notebook shows."""
+        from capcsim.report.tables import summary
+
+        return _html(summary(self.summary))
+
+
+class Comparison(Mapping[str, Any]):
+    """What `capcsim compare --json` prints, as a mapping; its rows as a table, and its figure."""
+
+    def __init__(self, found: Mapping[str, Any]) -> None:
+        self._found = dict(found)
+
+    def __getitem__(self, key: str) -> Any:
+        return self._found[key]
+
+    def __iter__(self) -> Any:
+        return iter(self._found)
+
+    def __len__(self) -> int:
+        return len(self._found)
+
+    @property
+    def backends(self) -> "pd.DataFrame":
+        """One row a backend and network: times, bytes, labels, and what the querying parties got."""
+        import pandas as pd
+
+        kept = ("name", "security", "exact", "label_accuracy", "vote_agreement", "accuracy_before", "accuracy_after")
+        rows = [
+            {**{key: row[key] for key in (*kept, "epsilon")}, "network": name, **times}
+            for row in self._found["backends"]
+            for name, times in row["networks"].items()
+        ]
+        return pd.DataFrame(rows).set_index(["name", "network"])
+
+    def figure(self) -> "Figure":
+        """The simulated time to a label by network."""
+        from capcsim.report.comparison import comparison
+
+        return comparison(self._found)
+
+    def __repr__(self) -> str:
+        names = ", ".join(row["name"] for row in self._found["backends"])
+        return f"<Comparison of {names} in {self._found['scenario']!r}>"
+
+    def __str__(self) -> str:
+        from capcsim.report.comparison import table
+
+        return printed(table(self._found))
+
+    def _repr_html_(self) -> str:
+        from capcsim.report.comparison import table
+
+        return _html(table(self._found))
+
+
+def _html(shown: Any) -> str:
+    """The same in a notebook, with its own colours."""
+    return f'<pre style="line-height:1.35">{escape(printed(shown))}</pre>'
