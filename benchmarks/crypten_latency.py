@@ -24,9 +24,11 @@ from delayed_gloo import OPERATIONS, TimedParties, frames, operate, rank_of, tim
 from relay import Control, relay
 from threadpoolctl import threadpool_limits
 
+from capcsim import registry
 from capcsim.backend import Message, Role, Step, Transcript
 from capcsim.costs.cache import host, versions
 from capcsim.costs.transcripts import rounds
+from capcsim.errors import BackendUnavailable
 from capcsim.learning.models import build_model, usual_input_shape
 from capcsim.simulation.machines import Machine
 from capcsim.simulation.network import Link, Network
@@ -185,6 +187,10 @@ def main() -> None:
     parser.add_argument("--repeats", type=int, default=7)
     parser.add_argument("--operations", action="store_true", help="gloo's operations by size, instead of a model")
     arguments = parser.parse_args()
+    try:
+        registry.load("crypten").close()
+    except BackendUnavailable as error:
+        parser.error(str(error))
     latencies_s = [float(word) / 1e3 for word in arguments.latency_ms.split(",")]
     if arguments.operations:
         rows = [row for each in latencies_s if each for row in operations(each, SIZES, arguments.repeats)]

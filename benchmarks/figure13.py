@@ -26,7 +26,9 @@ import numpy as np
 import psutil
 from matplotlib.figure import Figure
 
+from capcsim import registry
 from capcsim.backend import Step
+from capcsim.errors import CapcsimError
 from capcsim.learning.models import build_model, usual_input_shape
 from capcsim.report.figures import STEP_COLOURS, STYLE
 from capcsim.twoparty.channels import Identity, accept, connect, run_socket
@@ -195,11 +197,10 @@ def over_tls(backend: str, arguments: argparse.Namespace) -> Recording:
 
 
 def over_gloo(arguments: argparse.Namespace) -> Recording:
-    from capcsim_crypten import CryptenBackend
-
     recording = Recording()
     x = inputs(arguments.model, arguments.batch)
-    with closing(CryptenBackend()) as backend:
+    backend: Any = registry.load("crypten")
+    with closing(backend):
         session, _ = backend.open(0, backend.prepare(model_of(arguments.model), seed=0))
         backend.argmax(session, backend.infer(session, x)[0])
         running = {role.value: pid for role, pid in backend.processes().items()}
@@ -258,10 +259,13 @@ def main() -> None:
     if arguments.role:
         run_role(arguments.role, arguments.folder, arguments.backends, arguments.model, arguments.batch)
         return
-    recordings = {
-        name: over_gloo(arguments) if name == "crypten" else over_tls(name, arguments)
-        for name in arguments.backends.split(",")
-    }
+    try:
+        recordings = {
+            name: over_gloo(arguments) if name == "crypten" else over_tls(name, arguments)
+            for name in arguments.backends.split(",")
+        }
+    except CapcsimError as error:
+        parser.error(str(error))
     draw(recordings, arguments)
     rows = {
         name: {

@@ -20,6 +20,7 @@ from capcsim.costs.cache import host, versions
 from capcsim.costs.profile import profile
 from capcsim.costs.transcripts import cpu_s, sent_bytes
 from capcsim.crypto.shares import uniform
+from capcsim.errors import CapcsimError
 from capcsim.learning.models import build_model, usual_input_shape
 from capcsim.privacy.mechanisms import GNMax
 from capcsim.protocol.steps import count_programs, submit_programs
@@ -82,7 +83,10 @@ def main() -> None:
     parser.add_argument("--repeats", type=int, default=7)
     parser.add_argument("--backends", default=",".join(BACKENDS))
     arguments = parser.parse_args()
-    rows = [measure(name, arguments) for name in arguments.backends.split(",")]
+    try:
+        rows = [measure(name, arguments) for name in arguments.backends.split(",")]
+    except CapcsimError as error:
+        parser.error(str(error))
     if arguments.json:
         print(json.dumps({"rows": rows, "host": host(), "versions": versions()}, indent=2))
         return

@@ -10,7 +10,6 @@ from pathlib import Path
 from typing import Annotated, Any, Literal
 
 import typer
-from rich.markup import escape
 from rich.text import Text
 
 from capcsim import __version__
@@ -171,11 +170,14 @@ def backends(as_json: JsonFlag = False) -> None:
         table.add_column(column)
     for status in found:
         row = capabilities_row(status)
-        state = "ready" if status.available else escape(f"{row['problem']}: {status.install}")
+        state = "ready" if status.available else "not ready"
         voting = " / ".join(dict.fromkeys((row["argmax"], row["release"])))
         exact = {True: "yes", False: "no", None: ""}[row["exact"]]
         table.add_row(status.name, row["security"], exact, voting, row["package"], state)
     out.print(table)
+    for status in (each for each in found if not each.available):
+        why = f"{status.name} is not ready: {capabilities_row(status)['problem']}; remedy: {status.install}"
+        out.print(why, markup=False, highlight=False, soft_wrap=True)
     for requirement in missing:
         out.print(f"missing: {requirement}; get it with: pip install '{requirement}'", markup=False)
 

@@ -1,7 +1,9 @@
 """Finds backends by the entry-point group `capcsim.backends`: ours exactly like anybody's."""
 
 import inspect
-from collections.abc import Mapping
+import re
+from collections import Counter
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from importlib.metadata import Distribution, EntryPoint, PackageNotFoundError, distribution, entry_points
 from importlib.util import find_spec
@@ -11,6 +13,8 @@ from capcsim.backend import OFFERS, SECURITY, Backend, Capabilities
 from capcsim.errors import BackendNotFound, BackendUnavailable, InputError
 
 GROUP = "capcsim.backends"
+EXTRA = re.compile("extra == [\"'](.*?)[\"']")
+"""In a requirement: the extra that asks for it."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -44,7 +48,6 @@ def status(name: str) -> Status:
     entry, rival = _entry(name)
     package = entry.dist.name if entry.dist else "unknown"
     version = entry.dist.version if entry.dist else "unknown"
-    install = f"pip install {package}"
     if rival:
         problem = f"the packages {package} and {rival} both offer it"
         return Status(name, package, version, None, (), problem, f"pip uninstall {rival}")
@@ -54,7 +57,7 @@ def status(name: str) -> Status:
         remedy = f"python -c 'import {entry.module}' shows where; install what {package} needs"
         return Status(name, package, version, None, (), f"{type(error).__name__}: {error}", remedy)
     missing = tuple(need for need in capabilities.needs if find_spec(need) is None)
-    return Status(name, package, version, capabilities, missing, _wrong(capabilities), install)
+    return Status(name, package, version, capabilities, missing, _wrong(capabilities), _install(package, missing))
 
 
 def load(name: str, options: Mapping[str, object] | None = None) -> Backend:
@@ -109,12 +112,26 @@ def missing_requirements(package: str = "capcsim") -> tuple[str, ...]:
     return tuple(text for text in requirements if "extra ==" not in text and not _installed(text))
 
 
+def _install(package: str, missing: Sequence[str]) -> str:
+    """How to get what a package lacks: where extras ask for it, by the one that asks for least besides."""
+    requirements = (distribution(package).requires or []) if missing and _installed(package) else []
+    asked = [(found[1], _name(text)) for text in requirements if (found := EXTRA.search(text))]
+    size = Counter(extra for extra, _ in asked)
+    chosen = set()
+    for need in map(_name, missing):
+        extras = [extra for extra, name in asked if name == need]
+        chosen.update(sorted(extras, key=lambda extra: (size[extra], extra))[:1])
+    return f"pip install '{package}[{','.join(sorted(chosen))}]'" if chosen else f"pip install {package}"
+
+
+def _name(requirement: str) -> str:
+    """As packages' names are compared; modules of one name are taken for theirs."""
+    return re.sub(r"[-_.]+", "-", re.split(r"[<>=!~;\[ (]", requirement, maxsplit=1)[0]).lower()
+
+
 def _installed(requirement: str) -> bool:
-    name = requirement
-    for separator in "<>=!~;[ (":
-        name = name.split(separator, 1)[0]
     try:
-        distribution(name)
+        distribution(_name(requirement))
     except PackageNotFoundError:
         return False
     return True

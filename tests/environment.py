@@ -1,7 +1,15 @@
-"""Environments for the processes that tests start: whatever the suite itself was started in."""
+"""Environments for the processes that tests start: whatever the suite itself was started in; and what is not there."""
 
 import os
 from pathlib import Path
+
+from capcsim import registry
+
+
+def without(backend: str) -> str:
+    """Why tests of this backend are skipped: what it lacks here, and how to get it. Empty if it lacks nothing."""
+    status = registry.status(backend)
+    return f"no {', '.join(status.missing)} here: {status.install}" if status.missing else ""
 
 
 def importing_from(*folders: Path, **variables: str) -> dict[str, str]:

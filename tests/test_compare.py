@@ -11,6 +11,7 @@ from capcsim.choices import NETWORKS, Choice, parse_choices, parse_networks
 from capcsim.report.comparison import draw_comparison, table
 from capcsim.scenario import parse_scenario
 from capcsim.study.compare import compare
+from tests.environment import without
 from tests.test_cli import QUICK, Call, call  # noqa: F401 (a fixture)
 
 SMALL = {
@@ -24,6 +25,8 @@ SMALL = {
 
 @pytest.fixture(scope="module")
 def found(request: pytest.FixtureRequest) -> dict[str, Any]:
+    if why := without("crypten"):
+        pytest.skip(why)
     scenario = request.getfixturevalue("smoke_tree")
     tree = json.loads(json.dumps(scenario))
     for key, value in SMALL.items():
@@ -132,7 +135,7 @@ def test_choices_have_options() -> None:
     ("backends", "networks", "says"),
     [
         ("plaintext,nonesuch", "lan", "no backend is called 'nonesuch'"),
-        ("crypten:provider=HE", "lan", "provider = 'HE': choose one of"),
+        ("hybrid:order=HE", "lan", "order = 'HE': choose one of"),
         ("plaintext:x", "lan", "crypten:provider=third-party"),
         ("plaintext,plaintext", "lan", "each of them once"),
         ("plaintext", "moon", "some of lan, wan, far, slow"),

@@ -11,6 +11,7 @@ from capcsim import conformance, registry
 from capcsim.backend import Backend, Phase, Release, Scope, Shares, Step
 from capcsim.crypto.shares import share
 from capcsim_plaintext import PlaintextBackend
+from tests.environment import without
 
 OURS = [name for name in registry.names() if registry.status(name).package == "capcsim"]
 
@@ -18,6 +19,8 @@ OURS = [name for name in registry.names() if registry.status(name).package == "c
 @pytest.fixture(scope="module", params=OURS)
 def ours(request: pytest.FixtureRequest) -> Iterator[Backend]:
     """One for all checks: a backend may start processes."""
+    if why := without(request.param):
+        pytest.skip(why)
     backend = registry.load(request.param)
     yield backend
     backend.close()

@@ -3,6 +3,7 @@
 import subprocess
 import sys
 import zipfile
+from email import message_from_bytes
 from pathlib import Path
 
 import pytest
@@ -29,6 +30,16 @@ def test_the_wheel_has_the_packages_and_nothing_else_at_the_top(wheel: Path) -> 
     assert shipped == {f"capcsim/_scenarios/{path.name}" for path in ROOT.glob("scenarios/*.toml")}
     assert "capcsim/report/templates/report.html" in names
     assert "capcsim/py.typed" in names
+
+
+def test_a_plain_installation_asks_neither_for_crypten_nor_for_what_only_it_needs(wheel: Path) -> None:
+    with zipfile.ZipFile(wheel) as archive:
+        (name,) = (name for name in archive.namelist() if name.endswith(".dist-info/METADATA"))
+        metadata = message_from_bytes(archive.read(name))
+    plain = [text for text in metadata.get_all("Requires-Dist") or [] if "extra ==" not in text]
+    assert any(text.startswith("pandas") for text in plain)
+    assert not [text for text in plain if text.startswith(("crypten", "sklearn"))]
+    assert "crypten" in (metadata.get_all("Provides-Extra") or [])
 
 
 @pytest.mark.slow

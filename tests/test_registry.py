@@ -10,6 +10,7 @@ import pytest
 
 from capcsim import conformance, registry
 from capcsim.backend import OFFERS
+from capcsim.costs import cache
 from capcsim.errors import BackendNotFound, BackendUnavailable, InputError
 from tests.environment import importing_from
 
@@ -20,6 +21,9 @@ build-backend = "hatchling.build"
 [project]
 name = "{name}"
 version = "0.3"
+[project.optional-dependencies]
+more = ["a-module-that-is-not-there>=2", "another"]
+all = ["a.module.that.is.not.there>=2", "another", "yet-another"]
 [project.entry-points."capcsim.backends"]
 {entries}
 [tool.hatch.build.targets.wheel]
@@ -132,7 +136,7 @@ def test_a_third_party_backend_loads(third_party: None) -> None:
 @pytest.mark.parametrize(
     ("name", "says"),
     [
-        ("needy", "a_module_that_is_not_there cannot be imported; remedy: pip install tiny-backend"),
+        ("needy", "a_module_that_is_not_there cannot be imported; remedy: pip install 'tiny-backend\\[more\\]'$"),
         (
             "incomplete",
             "it lacks argmax, close, infer, open, prepare, .*implement them in tiny_backend.Incomplete",
@@ -193,6 +197,54 @@ def test_missing_requirements_are_named(monkeypatch: pytest.MonkeyPatch) -> None
     present = registry._installed
     monkeypatch.setattr(registry, "_installed", lambda text: not text.startswith("tenseal") and present(text))
     assert [text.partition(">")[0] for text in registry.missing_requirements()] == ["tenseal"]
+
+
+HIDDEN = "import sys; sys.modules['crypten'] = None; from capcsim.cli import main; sys.argv[1:] = {}; main()"
+EXTRA = "pip install 'capcsim[crypten]'"
+
+
+def without_crypten(*arguments: str) -> subprocess.CompletedProcess[str]:
+    """A command of capcsim's where CrypTen, which a plain installation leaves out, cannot be imported."""
+    command = [sys.executable, "-c", HIDDEN.format(list(arguments))]
+    return subprocess.run(command, capture_output=True, text=True, check=False)
+
+
+def test_without_crypten_backends_tells_how_to_get_it() -> None:
+    rows = {row["name"]: row for row in json.loads(without_crypten("backends", "--json").stdout)["backends"]}
+    assert (rows["crypten"]["available"], rows["crypten"]["missing"]) == (False, ["crypten"])
+    assert rows["crypten"]["install"] == EXTRA
+    assert rows["plaintext"]["available"]
+    printed = without_crypten("backends").stdout
+    assert f"crypten is not ready: crypten cannot be imported; remedy: {EXTRA}" in printed.splitlines()
+
+
+@pytest.mark.parametrize(
+    "arguments",
+    [
+        ("check", "crypten"),
+        ("profile", "--backend", "crypten", "--json"),
+        ("run", "smoke", "--backend", "crypten"),
+        ("compare", "smoke", "--backends", "plaintext,crypten:provider=third-party"),
+    ],
+)
+def test_without_crypten_what_needs_it_ends_with_the_remedy(
+    arguments: tuple[str, ...], tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.chdir(tmp_path)
+    done = without_crypten(*arguments)
+    assert (done.returncode, done.stdout) == (2, "")
+    last = done.stderr.splitlines()[-1]
+    assert last == f"capcsim: backend 'crypten' cannot be used: crypten cannot be imported; remedy: {EXTRA}"
+    assert "training" not in done.stderr
+
+
+def test_without_crypten_the_others_work() -> None:
+    assert json.loads(without_crypten("check", "plaintext", "--json").stdout)["passed"]
+
+
+def test_versions_leave_out_what_is_not_installed(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(cache, "LIBRARIES", (*cache.LIBRARIES, "a-library-that-is-not-there"))
+    assert set(cache.versions()) - {"crypten"} == {"python", "capcsim", "numpy", "torch", "numba", "tenseal"}
 
 
 def test_options_reach_the_backend_and_wrong_ones_are_named() -> None:

@@ -9,8 +9,16 @@ import pytest
 
 from capcsim.twoparty.helper import Helper
 from capcsim_crypten import CryptenBackend
+from tests.environment import without
 
 sys.path.append(str(Path(__file__).parents[2] / "benchmarks"))
+
+
+@pytest.fixture(scope="package", autouse=True)
+def installed() -> None:
+    """CrypTen is an extra. Not by importing it, which only its parties' processes do."""
+    if why := without("crypten"):
+        pytest.skip(why)
 
 
 @pytest.fixture(scope="package")

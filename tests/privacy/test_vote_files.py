@@ -7,6 +7,7 @@ from itertools import pairwise
 from pathlib import Path
 
 import numpy as np
+import pandas
 import pyarrow as pa
 import pyarrow.parquet as pq
 import pytest
@@ -17,8 +18,6 @@ from capcsim.errors import InputError
 from capcsim.privacy.analysis import analyse
 from capcsim.privacy.mechanisms import GNMax
 from capcsim.privacy.vote_files import read_votes
-
-pandas = pytest.importorskip("pandas")
 
 GENERATOR = np.random.default_rng(1)
 BASE = np.stack([GENERATOR.multinomial(50, np.roll([0.82] + [0.02] * 9, query % 10)) for query in range(60)])
