@@ -26,7 +26,7 @@ from capcsim.files import replacing
 from capcsim.journal import MAKE_ROOM, Mark, reaches
 from capcsim.scenario import Scenario
 
-SCHEMA_VERSION = 3
+SCHEMA_VERSION = 4
 COMPLETE, RUNNING = "complete", "running"
 INT, LONG, REAL, TEXT, FLAG = pa.int32(), pa.int64(), pa.float64(), pa.string(), pa.bool_()
 _BATCH = {"querier": INT, "batch": INT}
