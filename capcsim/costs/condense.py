@@ -23,19 +23,22 @@ class _Run:
     """Consecutive nodes of one role that become at most two: work, then a message."""
 
     first: int
-    step: Step
-    phase: Phase
+    labels: tuple[Step, Phase]
     role: Role
     after: set[int]
     seconds: float = 0.0
     receiver: Role | None = None
     nbytes: int = 0
-    computes: bool = False
     alone: Compute | Message | None = None
     members: dict[int, bool] = field(default_factory=dict)
     """The old nodes, and whether each is a message."""
     before: set[int] = field(default_factory=set)
     """The first nodes of this run and of all that it waits for, which name them."""
+
+    @property
+    def computes(self) -> bool:
+        """Whether there is any work in it."""
+        return not all(self.members.values())
 
 
 def condensed(transcript: Transcript) -> Transcript:
@@ -50,7 +53,7 @@ def condensed(transcript: Transcript) -> Transcript:
         role = node.role if isinstance(node, Compute) else node.sender
         run, needs = under_way.get(role), [of[other] for other in node.after]
         if run is None or not _takes(run, node, needs, most_s, most_bytes):
-            run = _Run(index, node.step, node.phase, role, set(), alone=None if node.scope is Scope.PAIR else node)
+            run = _Run(index, (node.step, node.phase), role, set(), alone=None if node.scope is Scope.PAIR else node)
             run.before = {index}.union(*(other.before for other in needs))
             runs.append(run)
             under_way[role] = run
@@ -71,7 +74,7 @@ def _takes(
     A run that began before what the node waits for would have to begin later: what two roles do at the same time would
     come one after the other.
     """
-    if run.alone is not None or node.scope is not Scope.PAIR or (run.step, run.phase) != (node.step, node.phase):
+    if run.alone is not None or node.scope is not Scope.PAIR or run.labels != (node.step, node.phase):
         return False
     if any(other.first not in run.before for other in needs):
         return False
@@ -86,7 +89,7 @@ def _take(run: _Run, index: int, node: Compute | Message) -> None:
     run.after |= {other for other in node.after if other not in run.members}
     run.members[index] = isinstance(node, Message)
     if isinstance(node, Compute):
-        run.seconds, run.computes = run.seconds + node.seconds, True
+        run.seconds += node.seconds
     else:
         run.receiver, run.nbytes = node.receiver, run.nbytes + node.nbytes
 
@@ -97,7 +100,7 @@ def _written(runs: list[_Run]) -> Transcript:
     place: dict[int, int] = {}  # of each old node: the new one that it is part of
     for run in runs:
         after = tuple(sorted({place[index] for index in run.after}))
-        labels = run.step, run.phase, run.alone.scope if run.alone else Scope.PAIR
+        labels = *run.labels, run.alone.scope if run.alone else Scope.PAIR
         work = message = -1
         if run.computes:
             work = len(nodes)

@@ -113,7 +113,7 @@ class Builder:
         """The circuit of these outputs: dead gates dropped, slots shared by wires that never live together."""
         outputs = [self._real(wire) for wire in outputs]
         order = self._live_gates(outputs)
-        return _Allocator(self.name, self._garbler, self._evaluator, self._gates, order, outputs).circuit()
+        return _Allocator(self._gates, order, outputs).circuit(self.name, self._garbler, self._evaluator)
 
     def _new(self, bits: int) -> Word:
         self._next += bits
@@ -148,15 +148,11 @@ class _Allocator:
 
     def __init__(
         self,
-        name: str,
-        garbler: int,
-        evaluator: int,
         gates: dict[Wire, tuple[Op, Wire, Wire]],
         order: list[Wire],
         outputs: Word,
     ) -> None:
-        self._name, self._garbler, self._evaluator, self._outputs = name, garbler, evaluator, outputs
-        self._gates, self._order = gates, order
+        self._gates, self._order, self._outputs = gates, order, outputs
         self._uses: dict[Wire, int] = {}
         for wire in [*outputs, *(source for gate in order for source in set(gates[gate][1:]))]:
             self._uses[wire] = self._uses.get(wire, 0) + 1
@@ -165,7 +161,7 @@ class _Allocator:
         self._slots = 0
         self._code: list[tuple[int, int, int, int]] = []
 
-    def circuit(self) -> Circuit:
+    def circuit(self, name: str, garbler: int, evaluator: int) -> Circuit:
         """Inputs are loaded just before their first use, outputs stored as soon as they are known."""
         places: dict[Wire, list[int]] = {}
         for number, wire in enumerate(self._outputs):
@@ -182,7 +178,7 @@ class _Allocator:
                 self._store(wire, places[wire])
         code = np.array(self._code, np.int32).reshape(-1, 4)
         ands = int((code[:, 0] == Op.AND).sum())
-        return Circuit(self._name, self._garbler, self._evaluator, len(self._outputs), self._slots, ands, code)
+        return Circuit(name, garbler, evaluator, len(self._outputs), self._slots, ands, code)
 
     def _store(self, wire: Wire, numbers: list[int]) -> None:
         for number in numbers:

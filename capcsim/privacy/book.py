@@ -27,8 +27,8 @@ from numpy.typing import NDArray
 from capcsim.errors import BookUnavailable, RecordError
 from capcsim.journal import MAKE_ROOM, Mark
 from capcsim.privacy.history import TEST_ONLY, WHOLE, History
-from capcsim.privacy.ledger import Events
 from capcsim.privacy.mechanisms import Mechanism, describe, from_description
+from capcsim.privacy.tally import Events
 
 BOOK, KEY = "book.sqlite", "book.key"
 DIGEST_BYTES, KEY_BYTES = 16, 32

@@ -15,24 +15,17 @@ been any's. With a data-dependent analysis the file holds what the votes were li
 """
 
 from collections import Counter
-from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
-from dataclasses import dataclass, replace
+from collections.abc import Callable, Iterable, Mapping, Sequence
 from enum import StrEnum
 from pathlib import Path
 from types import MappingProxyType
-from typing import TypeAlias
 
 from capcsim.errors import InputError, PrivacyBudgetExceeded, RecordError
 from capcsim.journal import Entry, Journal, Mark
 from capcsim.privacy.accountant import Analysis
 from capcsim.privacy.history import History
 from capcsim.privacy.mechanisms import Event, describe
-
-Key: TypeAlias = tuple[int, int, str]
-"""(querier, query, draw)."""
-
-Events: TypeAlias = Counter[Event]
-WHOLE = Event()
+from capcsim.privacy.tally import WHOLE, Charge, Events, Key, Tally
 
 
 class BudgetScope(StrEnum):
@@ -45,15 +38,6 @@ class BudgetScope(StrEnum):
     QUERIER = "querier"
     COALITION = "coalition"
     PARTY = "party"
-
-
-@dataclass(frozen=True, slots=True)
-class Charge:
-    """One reservation: what it pays for, whose votes were counted, whether the querying party has reported."""
-
-    event: Event
-    parties: tuple[int, ...]
-    reported: bool = False
 
 
 class Ledger:
@@ -78,10 +62,7 @@ class Ledger:
         self._earlier = {} if earlier is None else {_over_all_runs(p): each for p, each in enumerate(earlier)}
         self._journal = Journal(path)
         self._searched, self._most = 0, 0
-        self._charges: dict[Key, Charge] = {}
-        self._spent: dict[str, Events] = {}
-        self._exposed: dict[int, Events] = {}
-        self._torn = 0
+        self._tally = Tally()
         try:
             self._replay()
         except RecordError:
@@ -95,7 +76,7 @@ class Ledger:
         those whose votes are counted, `log_q` what a data-dependent analysis needs.
         """
         key = (querier, query, draw)
-        if key in self._charges:
+        if key in self._tally.charges:
             return
         charge = Charge(Event(log_q=log_q), tuple(sorted(set(parties))))
         for account in self.accounts(querier, charge.parties):
@@ -107,7 +88,7 @@ class Ledger:
         if log_q:
             entry["log_q"] = log_q
         self._journal.append(entry)
-        self._book(key, charge)
+        self._tally.book(key, charge, self.accounts(querier, charge.parties))
 
     def release(self, querier: int, query: int, draw: str) -> None:
         """The querying party's report that the query was answered: its charge is final."""
@@ -146,11 +127,11 @@ class Ledger:
 
     def charges(self) -> Mapping[Key, Charge]:
         """Every charge whose content is known."""
-        return MappingProxyType(self._charges)
+        return MappingProxyType(self._tally.charges)
 
     def torn(self) -> Events:
         """Charges of unknown content, for lines that were cut short."""
-        return Counter({WHOLE: self._torn}) if self._torn else Counter()
+        return self._tally.of_unknown_content()
 
     def room(self, account: str, gone: Events, at_most: int) -> int:
         """How many more whole charges, up to `at_most`, an account pays for that has spent `gone` in this run."""
@@ -188,22 +169,22 @@ class Ledger:
 
     def exposed(self, party: int) -> Events:
         """Every query in which a party's votes were counted, or may have been."""
-        return self._exposed.get(party, Counter()) + self.torn()
+        return self._tally.exposed(party)
 
     def everything(self) -> Events:
         """Every charge, of whatever account."""
-        return Counter(charge.event for charge in self._charges.values()) + self.torn()
+        return self._tally.everything()
 
     def epsilon_most_exposed(self) -> float:
         """What all querying parties together learn of the answering party whose votes were counted most."""
-        return self._largest(events + self.torn() for events in [Counter(), *self._exposed.values()])
+        return self._largest(self._tally.every_exposed())
 
     def close(self) -> None:
         """Release the file."""
         self._journal.close()
 
     def _report(self, key: Key, *, answered: bool) -> None:
-        charge = self._charges.get(key)
+        charge = self._tally.charges.get(key)
         if charge is None:
             raise InputError(f"query {key[1]} of querying party {key[0]}: no charge for draw {key[2]}")
         if self.accountant.mechanism.answers_every_query:
@@ -214,7 +195,7 @@ class Ledger:
             return
         kind = "release" if answered else "refund"
         self._journal.append({"kind": kind, **dict(zip(("querier", "query", "draw"), key, strict=True))})
-        self._settle(key, answered=answered)
+        self._tally.settle(key, self.accounts(key[0], charge.parties), answered=answered)
 
     def _fits(self, account: str, events: Events) -> bool:
         """Whether an account may have spent these in this run."""
@@ -264,12 +245,11 @@ class Ledger:
 
     def _booked(self, account: str) -> Events:
         """Known charges of an account and all torn ones, any of which may have been its own."""
-        return self._spent.get(account, Counter()) + self.torn()
+        return self._tally.spent(account) + self.torn()
 
     def _events(self, account: str) -> Events:
         """The same, less the torn ones that would have been refused to an account that was full."""
-        spent = self._spent.get(account, Counter())
-        torn = self._torn
+        spent, torn = self._tally.spent(account), self._tally.torn
         while torn and not self._fits(account, spent + Counter({WHOLE: torn})):
             torn -= 1
         return spent + Counter({WHOLE: torn})
@@ -284,7 +264,9 @@ class Ledger:
         """The accounts of this run that a querying party's charges went to; one without any where none did."""
         if self.scope is not BudgetScope.PARTY:
             return self._scoped(querier, ())
-        parties = {party for key, charge in self._charges.items() if key[0] == querier for party in charge.parties}
+        parties = {
+            party for key, charge in self._tally.charges.items() if key[0] == querier for party in charge.parties
+        }
         return self._scoped(querier, sorted(parties)) or ("answering parties",)
 
     def _header(self) -> Entry:
@@ -308,35 +290,15 @@ class Ledger:
         if entries[0] != self._header():
             raise RecordError(f"{self._journal.path}: this ledger was kept for another budget or mechanism")
         torn_before_header = self._journal.entries.index(entries[0])
-        self._torn = torn - torn_before_header
+        self._tally.torn = torn - torn_before_header
         for entry in entries[1:]:
             key = (entry["querier"], entry["query"], entry["draw"])
             if entry["kind"] == "reserve":
-                self._book(key, Charge(Event(log_q=entry.get("log_q", 0.0)), tuple(entry.get("parties", ()))))
+                charge = Charge(Event(log_q=entry.get("log_q", 0.0)), tuple(entry.get("parties", ())))
+                self._tally.book(key, charge, self.accounts(key[0], charge.parties))
             else:
-                self._settle(key, answered=entry["kind"] == "release")
-
-    def _book(self, key: Key, charge: Charge) -> None:
-        self._charges[key] = charge
-        for events in self._touched(key, charge.parties):
-            events[charge.event] += 1
-
-    def _settle(self, key: Key, *, answered: bool) -> None:
-        """Replace a charge by what was reported."""
-        before = self._charges[key]
-        # Without an argmax there is nothing that depends on the votes.
-        event = before.event if answered else Event(answered=False)
-        self._charges[key] = replace(before, event=event, reported=True)
-        for events in self._touched(key, before.parties):
-            events[before.event] -= 1
-            events[event] += 1
-
-    def _touched(self, key: Key, parties: Sequence[int]) -> Iterator[Events]:
-        """The accounts that a charge is in, and what is kept of each party's exposure."""
-        for account in self.accounts(key[0], parties):
-            yield self._spent.setdefault(account, Counter())
-        for party in parties:
-            yield self._exposed.setdefault(party, Counter())
+                accounts = self.accounts(key[0], self._tally.charges[key].parties)
+                self._tally.settle(key, accounts, answered=entry["kind"] == "release")
 
 
 def _over_all_runs(party: int) -> str:

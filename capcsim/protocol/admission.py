@@ -9,7 +9,8 @@ from collections.abc import Callable, Iterable, Mapping
 from types import MappingProxyType
 from typing import Any, Self
 
-from capcsim.privacy.ledger import Events, Ledger
+from capcsim.privacy.ledger import Ledger
+from capcsim.privacy.tally import Events
 from capcsim.protocol.aggregate import Aggregate
 
 NOTHING: Mapping[str, Any] = MappingProxyType({})

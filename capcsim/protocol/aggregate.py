@@ -16,9 +16,10 @@ from capcsim.backend import VOTE_RING_BITS, Backend, ReleaseNoise, Session
 from capcsim.crypto.shares import reconstruct
 from capcsim.errors import InputError, PrivacyBudgetExceeded, RecordError
 from capcsim.journal import Journal
-from capcsim.privacy.ledger import Events, Key, Ledger
+from capcsim.privacy.ledger import Ledger
 from capcsim.privacy.mechanisms import Event, NoiseKind
 from capcsim.privacy.noise import Draw
+from capcsim.privacy.tally import Events, Key
 from capcsim.protocol.noise import NoiseSource
 from capcsim.protocol.steps import Voter, Votes, answering, release_noise, sum_shares
 from capcsim.twoparty.voting import noisy_argmax

@@ -15,6 +15,7 @@ import weakref
 from collections import deque
 from collections.abc import Callable, Iterator
 from dataclasses import dataclass, field
+from functools import lru_cache
 from multiprocessing.connection import Connection
 from pathlib import Path
 from typing import Any, TypeAlias
@@ -56,9 +57,8 @@ class Helper:
         self.released: deque[int] = deque()
         self._name, self._owner = name, os.getpid()
         self._asked = self._answered = self._numbers = 0
-        self._seen_path, self._path = list[str](), list[str]()
         command = [sys.executable, "-P", "-m", "capcsim.twoparty.role_process"]
-        environment = {**os.environ, **ONE_THREAD, "PYTHONPATH": os.pathsep.join(self._search_path())}
+        environment = {**os.environ, **ONE_THREAD, "PYTHONPATH": os.pathsep.join(_search_path(tuple(sys.path)))}
         self._socket, theirs = socket.socketpair()
         self._socket.settimeout(None)
         try:
@@ -95,7 +95,7 @@ class Helper:
     def place(self, value: Any) -> Far:
         """Hand over a value; raises what the process raised."""
         number = self._next_number()
-        self._tell(Command(self._search_path(), [], number), self._pickled(value))
+        self._tell(Command(_search_path(tuple(sys.path)), [], number), self._pickled(value))
         reply = self.reply()
         if reply and reply.failure:
             raise reply.failure.error(self._name)
@@ -109,7 +109,7 @@ class Helper:
             try:
                 for end in (ours, theirs):
                     end.setsockopt(socket.SOL_SOCKET, socket.SO_SNDBUF, BUFFER_BYTES)
-                self._tell(Command(self._search_path(), [], number, phase, peer), body, theirs)
+                self._tell(Command(_search_path(tuple(sys.path)), [], number, phase, peer), body, theirs)
             except BaseException:
                 ours.close()
                 raise
@@ -118,7 +118,7 @@ class Helper:
     def start(self, task: Task, *, keep: bool) -> int | None:
         """Start a function there, whose reply comes later; returns the number of the output if it is kept."""
         body, number = self._call(task), self._next_number() if keep else None
-        self._tell(Command(self._search_path(), [], number, calls=True), body)
+        self._tell(Command(_search_path(tuple(sys.path)), [], number, calls=True), body)
         return number
 
     def reply(self, patience_s: float | None = None) -> Reply | None:
@@ -205,12 +205,6 @@ class Helper:
             raise PeerFailed(f"the process of the {self._name} that kept this value has ended", AGAIN)
         raise InputError("this value lives with another runner; open the session with this one")
 
-    def _search_path(self) -> list[str]:
-        """sys.path as it holds in another process."""
-        if sys.path != self._seen_path:
-            self._seen_path, self._path = [*sys.path], [str(Path(entry).absolute()) for entry in sys.path]
-        return self._path
-
     def _next_number(self) -> int:
         self._numbers += 1
         return self._numbers
@@ -222,3 +216,9 @@ def _how(code: int) -> str:
         return f"ended with exit code {code}"
     short = " (as a system that runs out of memory does)" if code == -signal.SIGKILL else ""
     return f"was killed by {signal.Signals(-code).name}{short}"
+
+
+@lru_cache(maxsize=1)
+def _search_path(entries: tuple[str, ...]) -> list[str]:
+    """sys.path as it holds in another process."""
+    return [str(Path(entry).absolute()) for entry in entries]
