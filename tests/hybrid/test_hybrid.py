@@ -2,11 +2,9 @@
 
 import contextlib
 import os
-import re
 import signal
 from collections.abc import Iterator
 from itertools import pairwise
-from pathlib import Path
 from typing import Any
 
 import numpy as np
@@ -562,9 +560,3 @@ def test_rounds_are_those_of_the_chain() -> None:
     session, _ = backend.open(0, backend.prepare(mlp(), seed=0))
     _, transcript = backend.infer(session, inputs((6,), 1))
     assert 3 <= rounds(transcript) <= 9
-
-
-def test_the_readmes_example_runs() -> None:
-    readme = (Path(__file__).parents[2] / "README.md").read_text()
-    (example,) = re.findall(r"```python\n(.*?)```", readme, re.S)
-    exec(compile(example, "README.md", "exec"), {})
