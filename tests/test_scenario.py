@@ -81,6 +81,14 @@ def test_a_data_path_is_meant_from_the_scenarios_folder(tmp_path: Path) -> None:
     assert load_scenario(str(tmp_path / "mine.toml")).data.path == tmp_path / "sets" / "mine.npz"
 
 
+def test_models_may_be_a_users_own(scenario: Build) -> None:
+    kinds = ["mlp", "mine:make", "a.b_1.C:make_2", "python:net"]
+    assert scenario({"models.kinds": kinds}).models.kinds == tuple(kinds)
+    items = Scenario.model_json_schema()["$defs"]["Models"]["properties"]["kinds"]["items"]["anyOf"]
+    assert "mlp" in items[0]["enum"]
+    assert all(re.search(items[1]["pattern"], kind) for kind in kinds[1:])
+
+
 def test_the_schema_names_every_section() -> None:
     schema = Scenario.model_json_schema()
     sections = {
@@ -178,8 +186,11 @@ BAD: list[tuple[str, dict[str, Any], str]] = [
     (
         "unknown model",
         {"models.kinds": ["vgg-77"]},
-        r"models\.kinds\.0 = 'vgg-77': 'logistic', .*did you mean vgg-7\?$",
+        r"models\.kinds\.0 = 'vgg-77': 'logistic', .* 'random-forest' or text like 'package\.module:factory'; "
+        r"did you mean vgg-7\?$",
     ),
+    ("half a factory", {"models.kinds": ["mine:"]}, r"models\.kinds\.0 = 'mine:': .* text like 'package\.module:fac"),
+    ("a path", {"models.kinds": ["a/mine.py:make"]}, r"'a/mine\.py:make': .* text like 'package\.module:fac"),
     ("no model", {"models.kinds": []}, r"models\.kinds = \[\]: a list in brackets, .* of at least 1: 'logistic'"),
     ("more queries than samples", {"queries.per_querier": 31}, r"at most data\.pool_per_querier = 30"),
     ("empty batches", {"queries.batch": 0}, r"queries\.batch = 0: a whole number from 1 to 1000000"),

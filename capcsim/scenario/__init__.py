@@ -18,7 +18,7 @@ from capcsim.scenario.data import (
 from capcsim.scenario.faults import Faults
 from capcsim.scenario.files import find_scenario, load_scenario, parse_scenario, shipped_scenarios, tree_of
 from capcsim.scenario.machines import Machine, Machines
-from capcsim.scenario.models import ModelKind, Models, NetworkKind, TreesKind
+from capcsim.scenario.models import FROM_PYTHON, Kind, ModelKind, Models, NetworkKind, TreesKind
 from capcsim.scenario.network import Access, Network
 from capcsim.scenario.parties import Parties
 from capcsim.scenario.prices import Prices
@@ -28,6 +28,7 @@ from capcsim.scenario.queries import Queries, Selection
 from capcsim.scenario.scenario import Scenario
 
 __all__ = [
+    "FROM_PYTHON",
     "Access",
     "AnyData",
     "AnyPrivacy",
@@ -40,6 +41,7 @@ __all__ = [
     "GivenData",
     "HeartData",
     "ImageData",
+    "Kind",
     "LNMaxPrivacy",
     "Machine",
     "Machines",

@@ -145,16 +145,14 @@ class Schema:
     def expected(self, node: Node, key: str = "") -> str:
         """What may stand at a part of the schema, in words."""
         node = self._plain(node)
-        if "anyOf" in node:
-            return _choice([self.expected(kind) for kind in node["anyOf"]])
-        if "enum" in node:
-            return _choice([repr(value) for value in node["enum"]])
+        if "anyOf" in node or "enum" in node:
+            return _choice(self._choices(node))
         match node.get("type"):
             case "integer" | "number":
                 unit = next((f", in {unit}" for suffix, unit in UNITS.items() if key.endswith(suffix)), "")
                 return ("a whole number" if node["type"] == "integer" else "a number") + _range(node) + unit
             case "array":
-                return f"a list in brackets, [...], of {_length(node)}{self._items(node)}"
+                return f"a list in brackets, [...], of {_length(node)}{self.expected(node['items'])}"
             case "object" if "properties" in node:
                 keys = self._required(node)
                 return f"a section with {keys}" if keys else "a section"
@@ -164,6 +162,8 @@ class Schema:
                 return "true or false"
             case _ if node.get("format") == "file-path":
                 return "a file"
+            case _ if "examples" in node:
+                return f"text like {node['examples'][0]!r}"
             case _:
                 return "text of one line, without control characters" if "pattern" in node else "text"
 
@@ -178,11 +178,13 @@ class Schema:
             return ""
         if node.get("type") == "array":
             return f"; did you mean [{value!r}]?"
-        return closest(value, node.get("enum", ()))
+        return closest(value, [word for kind in node.get("anyOf", [node]) for word in kind.get("enum", ())])
 
-    def _items(self, node: Node) -> str:
-        item = self._plain(node["items"])
-        return _choice([repr(value) for value in item["enum"]]) if "enum" in item else self.expected(item)
+    def _choices(self, node: Node) -> list[str]:
+        """Each of the kinds or words that may stand there."""
+        if "anyOf" in node:
+            return [word for kind in node["anyOf"] for word in self._choices(self._plain(kind))]
+        return [repr(value) for value in node["enum"]] if "enum" in node else [self.expected(node)]
 
     def _suggestion(self, one: Complaint) -> str:
         known = list(one.node.get("properties", ()))

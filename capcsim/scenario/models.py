@@ -11,12 +11,23 @@ NetworkKind: TypeAlias = Literal[
 ]
 TreesKind: TypeAlias = Literal["adaboost", "random-forest"]
 ModelKind: TypeAlias = Literal[NetworkKind, TreesKind]
+FROM_PYTHON = "python:"
+"""With what the names of models begin that were handed over from Python, as objects."""
+OwnKind: TypeAlias = Annotated[
+    str,
+    Field(
+        pattern=r"^[A-Za-z_][A-Za-z0-9_]*(\.[A-Za-z_][A-Za-z0-9_]*)*:[A-Za-z_][A-Za-z0-9_]*$",
+        description="what makes an untrained model of the user's own",
+        examples=["package.module:factory"],
+    ),
+]
+Kind: TypeAlias = ModelKind | OwnKind
 
 
 class Models(Section):
     """What the parties train; kinds are dealt out to the parties in turn."""
 
-    kinds: Annotated[tuple[ModelKind, ...], Field(min_length=1)] = ("logistic",)
+    kinds: Annotated[tuple[Kind, ...], Field(min_length=1)] = ("logistic",)
     hidden: Annotated[tuple[Annotated[int, Field(ge=1, le=1 << 16, strict=True)], ...], Field(min_length=1)] = Field(
         (32,), description="neurons of each hidden layer of an mlp"
     )
