@@ -10,7 +10,7 @@ import torch
 from torch import nn
 from torch.func import functional_call, grad_and_value, stack_module_state, vmap
 
-from capcsim.learning.models import Classifier
+from capcsim.learning.models import Network
 from capcsim.learning.tasks import TrainingTask, batches, finished, untrained
 from capcsim.scenario import Models
 
@@ -18,7 +18,7 @@ MOST_BYTES = 4 << 30
 """For the weights, gradients and moments of the networks that are trained together."""
 
 
-def train_batched(tasks: Sequence[TrainingTask], models: Models, *, device: str) -> Iterator[tuple[int, Classifier]]:
+def train_batched(tasks: Sequence[TrainingTask], models: Models, *, device: str) -> Iterator[tuple[int, Network]]:
     """Each task's place and its trained network; tasks of one kind and one number of samples go together."""
     groups: dict[tuple[Any, ...], list[int]] = {}
     for place, task in enumerate(tasks):
@@ -31,7 +31,7 @@ def train_batched(tasks: Sequence[TrainingTask], models: Models, *, device: str)
             yield from zip(some, _train([tasks[place] for place in some], models, device), strict=True)
 
 
-def _train(tasks: Sequence[TrainingTask], models: Models, device: str) -> list[Classifier]:
+def _train(tasks: Sequence[TrainingTask], models: Models, device: str) -> list[Network]:
     """Adam on the sum of the networks' losses: each weight's gradient is that of its own network's loss."""
     networks = [untrained(task, models) for task in tasks]
     state, buffers = _stacked(networks, device)
@@ -60,7 +60,7 @@ def _train(tasks: Sequence[TrainingTask], models: Models, device: str) -> list[C
     return [finished(network, task) for network, task in zip(networks, tasks, strict=True)]
 
 
-def _stacked(networks: Sequence[Classifier], device: str) -> tuple[dict[str, torch.Tensor], dict[str, torch.Tensor]]:
+def _stacked(networks: Sequence[Network], device: str) -> tuple[dict[str, torch.Tensor], dict[str, torch.Tensor]]:
     """Weights and running statistics, with the networks along axis 0, on the device."""
     state, buffers = stack_module_state(list(networks))
     return (

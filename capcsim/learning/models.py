@@ -1,7 +1,7 @@
 """The models that parties train: torch modules, and scikit-learn's ensembles of trees behind the same methods."""
 
 from collections.abc import Iterator
-from typing import Any, Protocol, cast, get_args
+from typing import Any, Protocol, TypeGuard, cast, get_args
 
 import numpy as np
 import torch
@@ -11,7 +11,7 @@ from torch import nn
 from capcsim.errors import ScenarioError
 from capcsim.learning.architectures import cryptonet_relu, lenet, mlp, resnet, vgg
 from capcsim.learning.samples import FEATURE_LIMIT
-from capcsim.scenario import ModelKind, Models, NetworkKind, TreesKind
+from capcsim.scenario import Kind, ModelKind, Models, NetworkKind, TreesKind
 
 PREDICTED_TOGETHER = 500
 """Samples that go through a model at once: ten thousand feature maps of a deep one would need gigabytes."""
@@ -34,34 +34,35 @@ class Model(Protocol):
         """The torch module or scikit-learn estimator that backends prepare."""
 
 
-class Classifier(nn.Sequential):
-    """Layers in a row, from samples of `input_shape` to one logit a class; the last one is linear."""
+class Network(nn.Module):
+    """A torch module that gives samples one logit a class."""
 
-    def __init__(self, input_shape: tuple[int, ...], *layers: nn.Module) -> None:
-        super().__init__(*layers)
-        self.input_shape = input_shape
+    input_shape: tuple[int, ...]
 
     def probabilities(self, x: NDArray[np.float32]) -> NDArray[np.float64]:
         """float64[N, C], each row summing to one."""
-        rows = [torch.softmax(logits.double(), dim=1).numpy() for logits in self._outputs(len(self), x)]
+        rows = [torch.softmax(logits.double(), dim=1).numpy() for logits in given_by(self, x)]
         together: NDArray[np.float64] = np.concatenate(rows)
         return together
 
     def predict(self, x: NDArray[np.float32]) -> NDArray[np.int64]:
         """int64[N]; the lowest class wins a tie."""
-        rows = [logits.numpy().argmax(axis=1) for logits in self._outputs(len(self), x)]
-        labels: NDArray[np.int64] = np.concatenate(rows)
+        labels: NDArray[np.int64] = np.concatenate([logits.numpy().argmax(axis=1) for logits in given_by(self, x)])
         return labels
 
     def features(self, x: NDArray[np.float32]) -> NDArray[np.float32]:
-        """float32[N, d]: what the last layer takes."""
-        together: NDArray[np.float32] = np.concatenate([row.numpy() for row in self._outputs(len(self) - 1, x)])
-        return together
+        """The flattened samples, where nothing is known of the layers."""
+        return x.reshape(len(x), -1)
 
     @property
-    def estimator(self) -> "Classifier":
+    def estimator(self) -> nn.Module:
         """The module itself."""
         return self
+
+    @property
+    def last(self) -> nn.Linear | None:
+        """The layer that gives the logits, where there is one with a bias."""
+        raise NotImplementedError
 
     def rank_last(self, absent: NDArray[np.int64]) -> None:
         """Give classes that the owner has no sample of the lowest logit, whatever the input.
@@ -69,27 +70,44 @@ class Classifier(nn.Sequential):
         The bound holds in fixed point, where no input of the last layer leaves [-16, 16], and so far as activations
         stay there in floating point too.
         """
-        if not len(absent):
+        last = self.last
+        if not len(absent) or last is None:
             return
-        last = cast(nn.Linear, self[-1])
         with torch.no_grad():
             bound = (FEATURE_LIMIT * last.weight.abs().sum(dim=1) + last.bias.abs()).max()
             last.weight[absent] = 0
             last.bias[absent] = -bound - 1
 
-    def _outputs(self, layers: int, x: NDArray[np.float32]) -> Iterator[torch.Tensor]:
-        """What the first layers give, some samples at a time."""
-        with torch.no_grad():
-            for start in range(0, len(x), PREDICTED_TOGETHER):
-                # A copy: what comes from another process may be read-only, which torch does not take.
-                samples = torch.tensor(x[start : start + PREDICTED_TOGETHER])
-                for layer in list(self)[:layers]:
-                    samples = layer(samples)
-                yield samples
+
+class Classifier(Network, nn.Sequential):
+    """Layers in a row, from samples of `input_shape` to one logit a class; the last one is linear."""
+
+    def __init__(self, input_shape: tuple[int, ...], *layers: nn.Module) -> None:
+        super().__init__(*layers)
+        self.input_shape = input_shape
+
+    def features(self, x: NDArray[np.float32]) -> NDArray[np.float32]:
+        """float32[N, d]: what the last layer takes."""
+        before = nn.Sequential(*list(self)[:-1])
+        together: NDArray[np.float32] = np.concatenate([row.numpy() for row in given_by(before, x)])
+        return together
+
+    @property
+    def last(self) -> nn.Linear:
+        """The last layer."""
+        return cast(nn.Linear, self[-1])
 
 
-class Trees:
-    """A fitted forest or AdaBoost over trees, on flattened samples of `input_shape`."""
+def given_by(module: nn.Module, x: NDArray[np.float32]) -> Iterator[torch.Tensor]:
+    """What a module gives for samples, some at a time."""
+    with torch.no_grad():
+        for start in range(0, len(x), PREDICTED_TOGETHER):
+            # A copy: what comes from another process may be read-only, which torch does not take.
+            yield module(torch.tensor(x[start : start + PREDICTED_TOGETHER]))
+
+
+class Fitted:
+    """A fitted scikit-learn classifier, on flattened samples of `input_shape`."""
 
     def __init__(self, fitted: Any, input_shape: tuple[int, ...], classes: int) -> None:
         self._fitted = fitted
@@ -108,13 +126,17 @@ class Trees:
         return labels
 
     def features(self, x: NDArray[np.float32]) -> NDArray[np.float32]:
-        """The flattened samples: trees have no layer that could stand for them."""
+        """The flattened samples: no layer could stand for them."""
         return x.reshape(len(x), -1)
 
     @property
     def estimator(self) -> Any:
         """The fitted estimator."""
         return self._fitted
+
+
+class Trees(Fitted):
+    """A forest, or AdaBoost over trees."""
 
 
 def build_model(
@@ -173,9 +195,14 @@ def fit_trees(
     return Trees(fitted, x.shape[1:], classes)
 
 
-def is_network(kind: ModelKind) -> bool:
-    """Whether a kind is a torch module."""
+def is_network(kind: Kind) -> TypeGuard[NetworkKind]:
+    """Whether a kind is one of our torch modules."""
     return kind in get_args(NetworkKind)
+
+
+def is_trees(kind: Kind) -> TypeGuard[TreesKind]:
+    """Whether a kind is one of our ensembles of trees."""
+    return kind in get_args(TreesKind)
 
 
 def usual_input_shape(kind: NetworkKind) -> tuple[int, ...]:

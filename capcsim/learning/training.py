@@ -11,7 +11,7 @@ from torch import nn
 
 from capcsim.learning.batched import train_batched
 from capcsim.learning.checkpoints import Checkpoints
-from capcsim.learning.models import Classifier, Model, fit_trees, is_network
+from capcsim.learning.models import Model, Network, fit_trees, is_network, is_trees
 from capcsim.learning.parallel import Engine, run_all
 from capcsim.learning.tasks import TrainingTask, batches, finished, one_thread, untrained
 from capcsim.scenario import Models
@@ -30,7 +30,7 @@ def train_all(
     """Trained models in the order of the tasks; `advance` is called with 1 for each that is done.
 
     `trained` is told how many had to be. What `checkpoints` has is not trained again, and what is trained goes there
-    at once: a killed run goes on where it was. Networks are trained in one batch where there is a GPU.
+    at once: a killed run goes on where it was. Our networks are trained in one batch where there is a GPU.
     """
     how, on_gpu = way(), torch.cuda.is_available()
     done: dict[int, Model] = {}
@@ -75,13 +75,17 @@ def _each(
 def train(task: TrainingTask, models: Models) -> Model:
     """Fit one model, a network by Adam on the cross-entropy; the same task gives the same weights in any process."""
     with one_thread():
-        if task.kind == "adaboost" or task.kind == "random-forest":
+        if is_trees(task.kind):
             return fit_trees(task.kind, task.x, task.y, task.classes, models, task.seed)
+        if task.own and not task.is_network:
+            return task.own.fitted(task.x, task.y, task.classes, task.seed)
         model = untrained(task, models)
-        laid_out = layout() if task.x.ndim == 4 else torch.contiguous_format
+        # A forward method of the user's own may take what lies in memory as usual for granted.
+        laid_out = layout() if task.x.ndim == 4 and not task.own else torch.contiguous_format
         model.to(memory_format=laid_out)  # type: ignore[call-overload]
         fit(model, task, models)
-        return finished(model.to(memory_format=torch.contiguous_format), task)  # type: ignore[call-overload]
+        model.to(memory_format=torch.contiguous_format)  # type: ignore[call-overload]
+        return finished(model, task)
 
 
 def layout() -> torch.memory_format:
@@ -94,8 +98,14 @@ def layout() -> torch.memory_format:
     return torch.channels_last if wide else torch.contiguous_format
 
 
-def fit(model: Classifier, task: TrainingTask, models: Models) -> None:
+def fit(model: Network, task: TrainingTask, models: Models) -> None:
     """Go on training a network on a task's samples, by Adam from its start."""
+    with torch.random.fork_rng(devices=[]):
+        torch.manual_seed(task.seed)  # for what a network draws while it is trained, as dropout does
+        _fit(model, task, models)
+
+
+def _fit(model: Network, task: TrainingTask, models: Models) -> None:
     # Copies: what comes from another process may be read-only, which torch does not take.
     x, y = torch.tensor(task.x), torch.tensor(task.y)
     optimiser = torch.optim.Adam(
