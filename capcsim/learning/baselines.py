@@ -12,7 +12,7 @@ import torch
 from capcsim.learning.checkpoints import Checkpoints
 from capcsim.learning.ensemble import Ensemble
 from capcsim.learning.metrics import Quality
-from capcsim.learning.models import Classifier, Model, is_network
+from capcsim.learning.models import Model, Network
 from capcsim.learning.parallel import Engine, run_all
 from capcsim.learning.tasks import TrainingTask, finished, one_thread, untrained
 from capcsim.learning.training import fit, train_all
@@ -38,7 +38,7 @@ class Baseline:
     note: str
 
 
-RunAll: TypeAlias = Callable[[list[tuple[Classifier, TrainingTask, Models]]], Iterator[dict[str, torch.Tensor]]]
+RunAll: TypeAlias = Callable[[list[tuple[Network, TrainingTask, Models]]], Iterator[dict[str, torch.Tensor]]]
 
 
 def baseline_steps(models: Models) -> int:
@@ -86,7 +86,7 @@ def _fedavg(
     advance: Callable[[int], None],
     run: RunAll,
 ) -> Baseline:
-    if len(set(models.kinds)) > 1 or not is_network(models.kinds[0]):
+    if len(set(models.kinds)) > 1 or not tasks[0].is_network:
         advance(models.fedavg_rounds)
         return Baseline(
             (), None, "not possible: it averages weights, so that all parties need one kind of network (not trees)"
@@ -115,7 +115,7 @@ def _averaged_how(tasks: Sequence[TrainingTask], models: Models, seeds: Seeds) -
 def pooled_task(tasks: Sequence[TrainingTask], like: TrainingTask) -> TrainingTask:
     """Train one model of the kind of `like` on all parties' samples: what no party's privacy survives."""
     x, y = np.concatenate([task.x for task in tasks]), np.concatenate([task.y for task in tasks])
-    return TrainingTask(like.kind, x, y, like.classes, like.seed)
+    return replace(like, x=x, y=y)
 
 
 def pooled_models(models: Models, samples: int) -> Models:
@@ -130,7 +130,7 @@ def federated_averaging(
     seeds: Seeds,
     advance: Callable[[int], None] = lambda _: None,
     run: RunAll | None = None,
-) -> Classifier:
+) -> Network:
     """One network for all parties, averaged over some clients' copies after each round of local epochs.
 
     It needs one kind of network for everybody. Every client of a round receives and sends all weights as float32.
@@ -153,7 +153,7 @@ def _clients(tasks: Sequence[TrainingTask]) -> int:
     return min(len(tasks), max(FEWEST_CLIENTS, round(CLIENT_SHARE * len(tasks))))
 
 
-def _trained_here(common: Classifier, task: TrainingTask, local: Models) -> dict[str, torch.Tensor]:
+def _trained_here(common: Network, task: TrainingTask, local: Models) -> dict[str, torch.Tensor]:
     """A client's copy of the common network after its local epochs."""
     with one_thread():
         model = untrained(task, local)

@@ -1,7 +1,7 @@
 """Trained networks, kept by what they depend on: data, hyperparameters, seed, source, torch.
 
-A network is a npz file of plain arrays. Ensembles of trees are not kept: they train in less time than a pickle of
-theirs could be trusted in.
+A network is a npz file of plain arrays. What scikit-learn fits is not kept: it trains in less time than a pickle of
+it could be trusted in. Nor are models that were handed over from Python, whose source has no name.
 """
 
 import hashlib
@@ -17,12 +17,13 @@ import numpy as np
 import torch
 
 from capcsim.caches import Cache
-from capcsim.learning.models import Classifier, Model, build_model, is_network
-from capcsim.learning.tasks import TrainingTask
+from capcsim.learning.models import Model, Network, is_trees
+from capcsim.learning.tasks import TrainingTask, untrained
 from capcsim.paths import source_digest
 from capcsim.scenario import Models
 
-SOURCES = tuple(f"capcsim.learning.{name}" for name in ("architectures", "batched", "models", "tasks", "training"))
+MODULES = ("architectures", "batched", "factories", "models", "own", "tasks", "training")
+SOURCES = tuple(f"capcsim.learning.{name}" for name in MODULES)
 HYPERPARAMETERS = {"hidden", "width", "epochs", "batch_size", "learning_rate", "weight_decay"}
 TREES = {"trees", "tree_depth"}
 MOST_BYTES = 8 << 30
@@ -39,9 +40,9 @@ class Checkpoints:
         self._files = Cache("models", folder)
         self._bytes: int | None = None
 
-    def load(self, task: TrainingTask, models: Models, how: str) -> Classifier | None:
+    def load(self, task: TrainingTask, models: Models, how: str) -> Network | None:
         """The network that this task gave before, or None; `how` says by which way of training."""
-        if task.kind == "adaboost" or task.kind == "random-forest":
+        if not _is_kept(task):
             return None
         name = self._file(task, models, how)
         content = self._files.read(name)
@@ -53,7 +54,7 @@ class Checkpoints:
             whole = all(bool(torch.isfinite(value).all()) for value in state.values())
         except Exception:  # damaged bytes may fail in any way
             return None
-        model = build_model(task.kind, task.x.shape[1:], task.classes, models.hidden, task.seed, models.width)
+        model = untrained(task, models)
         types = {name: value.dtype for name, value in model.state_dict().items()}
         if not whole or types != {name: value.dtype for name, value in state.items()}:
             return None
@@ -68,7 +69,7 @@ class Checkpoints:
 
     def store(self, task: TrainingTask, models: Models, how: str, model: Model) -> None:
         """Keep a trained network; the file appears whole or not at all."""
-        if not isinstance(model, Classifier):
+        if not isinstance(model, Network) or not _is_kept(task):
             return
         content = io.BytesIO()
         arrays: dict[str, Any] = {name: value.numpy() for name, value in model.state_dict().items()}
@@ -101,11 +102,16 @@ class Checkpoints:
         return f"{task_key(task, models, how)}.npz"
 
 
+def _is_kept(task: TrainingTask) -> bool:
+    """Whether a task gives a network, of which is known what it depends on."""
+    return task.is_network and (task.own is None or task.own.is_kept)
+
+
 def task_key(task: TrainingTask, models: Models, how: str) -> str:
     """What a trained model depends on, trees' hyperparameters included, as a digest of 32 hexadecimal digits."""
-    named = HYPERPARAMETERS if is_network(task.kind) else HYPERPARAMETERS | TREES
+    named = HYPERPARAMETERS | TREES if is_trees(task.kind) else HYPERPARAMETERS
     wanted = models.model_dump(mode="json", include=named)
-    identity = f"{torch.__version__} {source_digest(SOURCES)}"
+    identity = f"{torch.__version__} {source_digest(SOURCES)}{' ' + task.own.digest if task.own else ''}"
     digest = hashlib.sha256(
         json.dumps([wanted, task.kind, task.x.shape, task.classes, task.seed, how, identity]).encode()
     )

@@ -1,8 +1,9 @@
 """Every party's data and models, and what the querying parties make of the labels that they buy."""
 
-from collections.abc import Callable, Sequence
-from dataclasses import dataclass, replace
-from typing import TypeAlias
+from collections.abc import Callable, Mapping, Sequence
+from dataclasses import dataclass, field, replace
+from types import MappingProxyType
+from typing import Any, TypeAlias
 
 import numpy as np
 from numpy.typing import NDArray
@@ -10,6 +11,7 @@ from numpy.typing import NDArray
 from capcsim.learning.checkpoints import task_key
 from capcsim.learning.metrics import Quality, quality
 from capcsim.learning.models import Model
+from capcsim.learning.own import Own, own_kinds
 from capcsim.learning.partition import Indices, Partition, partition
 from capcsim.learning.samples import Dataset, impute
 from capcsim.learning.selection import select
@@ -39,16 +41,26 @@ class PartyModels:
 
 @dataclass(frozen=True)
 class Ensemble:
-    """The learning side of a collaboration: everything that happens at each party alone."""
+    """The learning side of a collaboration: everything that happens at each party alone.
+
+    `own` has the kinds of models that are the user's own.
+    """
 
     scenario: Scenario
     dataset: Dataset
     parts: Partition
+    own: Mapping[str, Own] = field(default_factory=dict)
 
     @classmethod
-    def of(cls, scenario: Scenario, dataset: Dataset) -> "Ensemble":
-        """The data dealt out to the parties; raises ScenarioError where they do not suffice."""
-        return cls(scenario, dataset, partition(dataset, scenario.data, scenario.parties, Seeds(scenario.seed)))
+    def of(cls, scenario: Scenario, dataset: Dataset, own: Mapping[str, Any] = MappingProxyType({})) -> "Ensemble":
+        """The data dealt out to the parties; raises ScenarioError where they do not suffice, or a kind is no model.
+
+        `own` has the objects of the kinds "python:NAME": what is called for an untrained model (with the samples' shape
+        and the number of classes, or nothing), or a torch module or scikit-learn classifier to make others like.
+        """
+        parts = partition(dataset, scenario.data, scenario.parties, Seeds(scenario.seed))
+        kinds = own_kinds(scenario.models.kinds, own, dataset.x.shape[1:], dataset.classes)
+        return cls(scenario, dataset, parts, kinds)
 
     @property
     def owners(self) -> list[int]:
@@ -117,7 +129,8 @@ class Ensemble:
         seed = self.seeds.integer("train", party, 0 if shard is None else shard + 1)
         # A shard's medians are its own: what one record moves must stay in its shard, whose one vote pays for it.
         x = impute(data.x[rows], data.x[rows])
-        return TrainingTask(kinds[party % len(kinds)], x, data.y[rows], data.classes, seed)
+        kind = kinds[party % len(kinds)]
+        return TrainingTask(kind, x, data.y[rows], data.classes, seed, self.own.get(kind))
 
     def select(
         self,
@@ -151,7 +164,7 @@ class Ensemble:
         own, (rows, labels) = self.task(querier), bought
         x = np.concatenate([own.x, self.samples(querier, rows)])
         number = self.seeds.integer("retrain", querier, seed) if seed else own.seed
-        return TrainingTask(own.kind, x, np.concatenate([own.y, labels]), own.classes, number)
+        return replace(own, x=x, y=np.concatenate([own.y, labels]), seed=number)
 
     def judge(self, querier: int, model: Model) -> Quality:
         """How good a model is on a querying party's evaluation set."""
