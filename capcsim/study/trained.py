@@ -32,7 +32,7 @@ class Given:
 def deal_out(scenario: Scenario, means: Means, given: Given = Given()) -> Ensemble:
     """Read the data and deal them out; what must be said of the data is said. Raises ScenarioError."""
     means.progress.stage("reading the data", 1)
-    ensemble = Ensemble.of(scenario, given.dataset or load_dataset(scenario.data))
+    ensemble = Ensemble.of(scenario, given.dataset or load_dataset(scenario.data), given.models)
     for note in ensemble.dataset.notes:
         means.progress.note(f"data: {note}")
     return ensemble

@@ -132,7 +132,10 @@ def test_impossible_skew_is_refused(changes: dict[str, Any], says: str) -> None:
         ({"data.dirichlet_alpha": 1.0}, r"data\.dirichlet_alpha = 1\.0: a number above 0 for .* only for it"),
         ({"data.site": "ward"}, r"data\.site = 'ward': remove it: only data\.source = 'csv' or 'parquet' takes it"),
         ({"data.protected": "sex"}, r"data\.protected = 'sex': remove it"),
-        ({"data.missing": "median"}, r"data\.missing = 'median': remove it: only data\.source = 'heart', 'npz', 'csv'"),
+        (
+            {"data.missing": "median"},
+            r"data\.missing = 'median': remove it: only data\.source = 'heart', 'npz', 'arrays'",
+        ),
         (
             {"data.folder": "sets"},
             r"data\.folder = 'sets': remove it: only data\.source = 'mnist', .* or 'heart' takes",
