@@ -52,7 +52,7 @@ def ask(
     ensemble, selection = trained.ensemble, trained.ensemble.scenario.queries
     identity = identity_of(backend, ensemble.scenario.protocol.options)
     before = [rows.tobytes() for rows in earlier.rows] if earlier else []
-    pools = [ensemble.parts.pools[querier] for querier in ensemble.queriers]
+    pools = [(pool, ensemble.samples(querier, pool)) for querier, pool in enumerate(ensemble.parts.pools)]
     key = content_key(trained.key, pools, selection.selection, identity, until, round_, before, *bought)
 
     def make() -> tuple[Asked, bool]:
@@ -114,7 +114,6 @@ class _Ballots:
         inputs = [self._ensemble.samples(querier, rows) for querier, rows in enumerate(asked)]
         names = [[content_key(sample) for sample in x] for x in inputs]
         kept = self._read()
-        before = {name: column.copy() for name, column in kept.items()}
         for querier_names in names:
             for name in querier_names:
                 kept.setdefault(name, np.full(len(self._voters), UNKNOWN, np.int16))
@@ -124,7 +123,7 @@ class _Ballots:
             anew |= self._vote(voter, inputs, names, kept)
             advance(1)
         if anew:
-            self._write(kept if before.keys() <= kept.keys() else {**before, **kept})
+            self._write(kept)
         return [self._ballots(querier, found, kept) for querier, found in enumerate(names)], anew
 
     def _vote(

@@ -26,7 +26,9 @@ def judge(trained: Trained, bought: Sequence[Bought], means: Means) -> Judged:
     models, seeds = ensemble.scenario.models, range(ensemble.scenario.models.retrainings)
     tasks = [ensemble.retraining(q, bought[q], seed) for q in ensemble.queriers for seed in seeds]
     baselines = (models.baselines, models.fedavg_rounds, ensemble.keys(_of_parties(trained)))
-    evaluations = [ensemble.parts.evaluations[querier] for querier in ensemble.queriers]
+    data, parts = ensemble.dataset, ensemble.parts.evaluations
+    protected = data.y if data.protected is None else data.protected
+    evaluations = [(ensemble.samples(q, rows), data.y[rows], protected[rows]) for q, rows in enumerate(parts)]
     key = content_key(ensemble.keys(tasks), evaluations, baselines, ensemble.scenario.seed)
 
     def make() -> tuple[Judged, bool]:

@@ -10,7 +10,7 @@ from capcsim.backend import VOTE_RING_BITS, Backend
 from capcsim.costs.cache import MeasurementCache
 from capcsim.costs.foresee import Foreseen, merged
 from capcsim.costs.measure import Bench, runs
-from capcsim.costs.measured import Measurements, pair_group
+from capcsim.costs.measured import Measurements, guardian_group, pair_group
 from capcsim.crypto.shares import reconstruct, share
 from capcsim.learning.ensemble import Ensemble
 from capcsim.privacy.mechanisms import Mechanism
@@ -42,8 +42,8 @@ def price(
     protocol, sizes = scenario.protocol, [each.sizes() for each in foreseen]
     groups = [pair_group(voter.prepared.public) for voter in asked.voters]
     before = earlier.key if earlier else ""
-    noise = (mechanism.threshold, asked.ballots[0].shape[0])
-    key = content_key(asked.key, before, sizes, groups, noise, protocol.samples, protocol.execute, scenario.seed)
+    guardian = guardian_group(ensemble.dataset.classes, len(asked.voters), mechanism)
+    key = content_key(asked.key, before, sizes, groups, guardian, protocol.samples, protocol.execute, scenario.seed)
 
     def make() -> tuple[Priced, bool]:
         bench, shares = _bench(ensemble, asked, earlier, backend, mechanism, means)

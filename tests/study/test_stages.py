@@ -2,17 +2,20 @@
 
 import json
 from contextlib import closing
+from dataclasses import replace
 from pathlib import Path
 from typing import Any, get_args
 
 import pytest
 from pydantic import BaseModel
 
+from capcsim.learning.datasets import load_dataset
+from capcsim.learning.ensemble import Ensemble
 from capcsim.scenario import Scenario, parse_scenario
 from capcsim.study.books import scratch_books
 from capcsim.study.means import Means
 from capcsim.study.stages import FIRST_STAGE, STAGES, TOLD, Memory, first_stage
-from capcsim.study.trained import deal_out
+from capcsim.study.trained import Given, deal_out
 from capcsim.study.walk import Walked, load_backend, walk
 
 Tree = dict[str, Any]
@@ -187,3 +190,36 @@ def test_every_key_has_its_case() -> None:
     assert keys(Scenario) - tested == UNTESTED
     assert all(first_stage(key) in (*STAGES, TOLD) for key in keys(Scenario))
     assert set(FIRST_STAGE) <= keys(Scenario) | {key.partition(".")[0] for key in keys(Scenario)}
+
+
+def anew_after(memory: Memory, scenario: Scenario, given: Given | None = None) -> set[str]:
+    again = Memory(memory.values)
+    means = Means(memory=again)
+    with closing(load_backend(scenario)) as backend, scratch_books(scenario) as books:
+        walk(deal_out(scenario, means, given or Given()), backend, books, means)
+    return {stage for stage, number in again.stages().items() if number}
+
+
+def test_noise_that_needs_a_wider_circuit_is_measured_anew(smoke_tree: Tree) -> None:
+    base, memory = BASE | {"privacy.epsilon": 5000.0}, Memory()
+    through(changed(smoke_tree, base), memory)
+    assert "priced" not in anew_after(memory, changed(smoke_tree, base | {"privacy.sigma": 1.2}))
+    assert "priced" in anew_after(memory, changed(smoke_tree, base | {"privacy.sigma": 900.0}))
+
+
+def test_other_samples_in_the_same_places_are_other_content(smoke_tree: Tree) -> None:
+    """The parties' own samples stay as they are, so that nothing is trained; what is asked and judged is other."""
+    wanted, memory = changed(smoke_tree, BASE), Memory()
+    dataset = load_dataset(wanted.data)
+    parts, means = Ensemble.of(wanted, dataset).parts, Means(memory=memory)
+
+    def judged_with(rows: Any) -> Walked:
+        x = dataset.x.copy()
+        x[rows] = 1 - x[rows]
+        with closing(load_backend(wanted)) as backend, scratch_books(wanted) as books:
+            return walk(deal_out(wanted, means, Given(replace(dataset, x=x))), backend, books, means)
+
+    base = judged_with([])
+    assert judged_with([]).judged is base.judged
+    assert judged_with(parts.evaluations[0]).judged.before != base.judged.before
+    assert judged_with(parts.pools[0]).asked.key != base.asked.key
