@@ -3,9 +3,7 @@
 `capcsim.endings` says how each ends.
 """
 
-import json
-from collections.abc import Callable, Iterator
-from contextlib import closing, contextmanager, suppress
+from contextlib import closing
 from pathlib import Path
 from typing import Annotated, Any, Literal
 
@@ -19,13 +17,15 @@ from capcsim.console import (
     out,
     print_json,
     show_account,
+    show_backends,
     show_book,
     show_profile,
     show_record,
+    show_tuning,
 )
-from capcsim.endings import Interrupted, end_with, say
+from capcsim.endings import end_with, keeping
 from capcsim.errors import InputError, closest
-from capcsim.files import make_folder, new_folder, replacing
+from capcsim.files import make_folder, new_folder
 from capcsim.progress import Stages
 from capcsim.usage import usage_message
 
@@ -124,15 +124,14 @@ def run(
 
     wanted = load_scenario(scenario, overrides or (), seed=seed, backend=backend, folder=data)
     where = folder or new_folder(Path(scenario).stem)
-    with _keeping(where, named=folder is not None):
+    with keeping(where, named=folder is not None):
         with Stages(err, quiet=as_json) as stages:
             stages.note(f"run's directory: {where}")
             stages.stage(LOADING)
+            from capcsim.study.means import Means
             from capcsim.study.run import run_scenario
 
-            record = run_scenario(
-                wanted, where, measure=measure, workers=workers, engine=engine, adopt=adopt, progress=stages
-            )
+            record = run_scenario(wanted, where, means=Means(stages, workers, engine, measure), adopt=adopt)
             _write_report(record, stages)
         show_record(record, as_json)
 
@@ -157,7 +156,6 @@ def report(
 def backends(as_json: JsonFlag = False) -> None:
     """What is installed, what is missing, and how to get it."""
     from capcsim import registry
-    from capcsim.report.layout import new_table
 
     found = [registry.status(name) for name in registry.names()]
     missing = registry.missing_requirements()
@@ -165,21 +163,7 @@ def backends(as_json: JsonFlag = False) -> None:
         rows = [{**capabilities_row(status), "name": status.name, "available": status.available} for status in found]
         print_json({"backends": rows, "missing_requirements": list(missing)})
         return
-    table = new_table()
-    for column in ("backend", "security", "exact", "argmax, release", "package", "state"):
-        table.add_column(column)
-    for status in found:
-        row = capabilities_row(status)
-        state = "ready" if status.available else "not ready"
-        voting = " / ".join(dict.fromkeys((row["argmax"], row["release"])))
-        exact = {True: "yes", False: "no", None: ""}[row["exact"]]
-        table.add_row(status.name, row["security"], exact, voting, row["package"], state)
-    out.print(table)
-    for status in (each for each in found if not each.available):
-        why = f"{status.name} is not ready: {capabilities_row(status)['problem']}; remedy: {status.install}"
-        out.print(why, markup=False, highlight=False, soft_wrap=True)
-    for requirement in missing:
-        out.print(f"missing: {requirement}; get it with: pip install '{requirement}'", markup=False)
+    show_backends(found, missing)
 
 
 @app.command()
@@ -280,19 +264,20 @@ def compare(
     with Stages(err, quiet=as_json) as stages:
         stages.note(f"comparing {backends} in {scenario}")
         stages.stage(LOADING)
-        from capcsim.report.comparison import draw_comparison, table
+        from capcsim.report.comparison import table, write_comparison
         from capcsim.study.compare import compare as compare_backends
+        from capcsim.study.means import Means
 
-        found = compare_backends(
-            wanted, choices, others, repeats=repeats, measure=measure, workers=workers, engine=engine, progress=stages
-        )
+        means = Means(stages, workers, engine, measure)
+        found = compare_backends(wanted, choices, others, repeats=repeats, means=means)
     # First what a disk that is full could lose.
     if as_json:
         print_json(found)
     else:
         out.print(table(found), highlight=False)
     where = folder or new_folder(f"{Path(scenario).stem}-compare")
-    _write_comparison(where, found, draw_comparison)
+    make_folder(where)
+    write_comparison(found, where)
     if as_json:
         return
     out.print(f"Figure: {where / 'comparison.png'}", markup=False, highlight=False, soft_wrap=True)
@@ -366,12 +351,7 @@ def tune(
     if as_json:
         print_json(found.to_json())
         return
-    lost = found.accuracy_without_noise - dict(zip(found.sigmas, found.accuracies, strict=True))[found.sigma]
-    out.print(
-        f"sigma {found.sigma:g}: accuracy against the {found.reference} falls from {found.accuracy_without_noise:.4f}"
-        f" by {lost:.4f}{'; none larger was tried' if found.sigma == max(found.sigmas) else ''}; {found.warning}.",
-        highlight=False,
-    )
+    show_tuning(found)
     if path is not None:
         out.print(f"figure: {path}", markup=False, highlight=False, soft_wrap=True)
 
@@ -382,44 +362,6 @@ def scenario_schema(as_json: JsonFlag = False) -> None:  # noqa: ARG001 (its out
     from capcsim.scenario import Scenario
 
     print_json(Scenario.model_json_schema())
-
-
-@contextmanager
-def _keeping(folder: Path, *, named: bool) -> Iterator[None]:
-    """Say what there is of a run that ends too early; a directory that was made for it, and has nothing in it, goes.
-
-    `named` is whether the user gave its name.
-    """
-    before = named and folder.exists()
-    try:
-        yield
-    except (Exception, KeyboardInterrupt) as error:
-        begun = folder.joinpath("manifest.json").exists()
-        if not begun and not before:
-            _remove_if_empty(folder, named=named)
-        keeps = f"the same command with -o {folder} keeps its labels and charges"
-        if isinstance(error, KeyboardInterrupt):
-            raise Interrupted(keeps if begun else "") from None
-        if begun and not named:
-            say(f"capcsim: {keeps}")
-        raise
-
-
-def _remove_if_empty(folder: Path, *, named: bool) -> None:
-    """Files that begin with a dot were being written when the run ended."""
-    with suppress(OSError):
-        for path in folder.glob(".*"):
-            path.unlink()
-        folder.rmdir()
-        if not named:
-            folder.parent.rmdir()
-
-
-def _write_comparison(folder: Path, found: dict[str, Any], draw: Callable[[dict[str, Any], Path], None]) -> None:
-    make_folder(folder)
-    with replacing(folder / "comparison.json") as fresh:
-        fresh.write_text(json.dumps(found, indent=2, allow_nan=False))
-    draw(found, folder / "comparison.png")
 
 
 def _write_report(record: Any, stages: Stages) -> None:

@@ -2,12 +2,11 @@
 
 import json
 import sys
+from collections.abc import Sequence
 from typing import Any
 
 from rich.console import Console
 from rich.markup import escape
-
-"""Larger epsilons are shown with an exponent."""
 
 out, err = Console(), Console(stderr=True)
 
@@ -44,6 +43,37 @@ def capabilities_row(status: Any) -> dict[str, Any]:
         "problem": problem,
         "install": status.install,
     }
+
+
+def show_backends(found: Sequence[Any], missing: Sequence[str]) -> None:
+    """What is installed, and how to get what is not."""
+    from capcsim.report.layout import new_table
+
+    table = new_table()
+    for column in ("backend", "security", "exact", "argmax, release", "package", "state"):
+        table.add_column(column)
+    for status in found:
+        row = capabilities_row(status)
+        state = "ready" if status.available else "not ready"
+        voting = " / ".join(dict.fromkeys((row["argmax"], row["release"])))
+        exact = {True: "yes", False: "no", None: ""}[row["exact"]]
+        table.add_row(status.name, row["security"], exact, voting, row["package"], state)
+    out.print(table)
+    for status in (each for each in found if not each.available):
+        why = f"{status.name} is not ready: {capabilities_row(status)['problem']}; remedy: {status.install}"
+        out.print(why, markup=False, highlight=False, soft_wrap=True)
+    for requirement in missing:
+        out.print(f"missing: {requirement}; get it with: pip install '{requirement}'", markup=False)
+
+
+def show_tuning(found: Any) -> None:
+    """The largest noise that label accuracy bears, and what it costs."""
+    lost = found.accuracy_without_noise - dict(zip(found.sigmas, found.accuracies, strict=True))[found.sigma]
+    out.print(
+        f"sigma {found.sigma:g}: accuracy against the {found.reference} falls from {found.accuracy_without_noise:.4f}"
+        f" by {lost:.4f}{'; none larger was tried' if found.sigma == max(found.sigmas) else ''}; {found.warning}.",
+        highlight=False,
+    )
 
 
 def show_account(found: Any) -> None:

@@ -50,6 +50,37 @@ def say(text: str, colour: str = "") -> None:
     print(f"\x1b[{colour}m{text}\x1b[0m" if coloured else text, file=sys.stderr, flush=True)  # noqa: T201
 
 
+@contextmanager
+def keeping(folder: Path, *, named: bool) -> Iterator[None]:
+    """Say what there is of a run that ends too early; a directory that was made for it, and has nothing in it, goes.
+
+    `named` is whether the user gave its name.
+    """
+    before = named and folder.exists()
+    try:
+        yield
+    except (Exception, KeyboardInterrupt) as error:
+        begun = folder.joinpath("manifest.json").exists()
+        if not begun and not before:
+            _remove_if_empty(folder, named=named)
+        keeps = f"the same command with -o {folder} keeps its labels and charges"
+        if isinstance(error, KeyboardInterrupt):
+            raise Interrupted(keeps if begun else "") from None
+        if begun and not named:
+            say(f"capcsim: {keeps}")
+        raise
+
+
+def _remove_if_empty(folder: Path, *, named: bool) -> None:
+    """Files that begin with a dot were being written when the run ended."""
+    with suppress(OSError):
+        for path in folder.glob(".*"):
+            path.unlink()
+        folder.rmdir()
+        if not named:
+            folder.parent.rmdir()
+
+
 def _run(command: Callable[[], int]) -> int:
     try:
         _hold_streams()

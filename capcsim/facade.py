@@ -12,7 +12,7 @@ from capcsim.files import new_folder
 from capcsim.learning.parallel import Engine
 from capcsim.ran import Comparison, Run
 from capcsim.scenario import GivenData, Network, Scenario, load_scenario, tree_of
-from capcsim.study.means import Progress, Silent
+from capcsim.study.means import Means, Progress, Silent
 from capcsim.study.trained import Given
 
 Named: TypeAlias = str | Path | Mapping[str, Any] | Scenario
@@ -50,16 +50,7 @@ def run(
     wanted, given = _asked_for(scenario, set, seed, backend, data_folder, data, models)
     folder = Path(output) if output is not None else new_folder(_name(scenario))
     with _telling(progress) as stages:
-        run_scenario(
-            wanted,
-            folder,
-            measure=measure,
-            workers=workers,
-            engine=engine,
-            adopt=adopt,
-            progress=stages,
-            given=given,
-        )
+        run_scenario(wanted, folder, means=Means(stages, workers, engine, measure), adopt=adopt, given=given)
     return Run(folder)
 
 
@@ -91,17 +82,8 @@ def compare(
     if not isinstance(networks, Mapping):
         networks = parse_networks(networks if isinstance(networks, str) else ",".join(networks))
     with _telling(progress) as stages:
-        found = compare_backends(
-            wanted,
-            choices,
-            networks,
-            repeats=repeats,
-            measure=measure,
-            workers=workers,
-            engine=engine,
-            progress=stages,
-            given=given,
-        )
+        means = Means(stages, workers, engine, measure)
+        found = compare_backends(wanted, choices, networks, repeats=repeats, means=means, given=given)
     return Comparison(found)
 
 

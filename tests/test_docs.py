@@ -16,7 +16,6 @@ from typing import get_args
 import pytest
 import typer
 
-import capcsim
 from capcsim.cli import app
 from capcsim.scenario import Scenario
 from capcsim.study.metrics import page
@@ -134,8 +133,6 @@ def test_a_block_does_what_it_says(block: Block, tmp_path: Path) -> None:
 @pytest.mark.slow
 @pytest.mark.parametrize("block", SLOW, ids=str)
 def test_a_long_block_does_what_it_says(block: Block, ran: Ran, tmp_path: Path) -> None:
-    if "capcsim.run(" in block.text and not hasattr(capcsim, "run"):
-        pytest.skip("capcsim.run is not there yet")
     block.execute(fresh_copy(tmp_path, ran.checkout / ".venv"))
 
 

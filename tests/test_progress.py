@@ -13,6 +13,7 @@ from rich.console import Console
 from capcsim import progress
 from capcsim.progress import Stage, Stages, duration
 from capcsim.scenario import load_scenario
+from capcsim.study.means import Means
 from capcsim.study.run import run_scenario
 
 
@@ -107,7 +108,7 @@ class Watching:
 def test_every_stage_of_a_run_has_the_total_that_it_reaches(tmp_path: Path, overrides: list[str]) -> None:
     quick = ["queries.per_querier=4", "models.epochs=5", "parties.count=4", "models.kinds=['mlp']", *overrides]
     seen = Watching()
-    run_scenario(load_scenario("smoke", quick), tmp_path / "run", progress=seen)  # type: ignore[arg-type]
+    run_scenario(load_scenario("smoke", quick), tmp_path / "run", means=Means(seen))  # type: ignore[arg-type]
     titles = [title for title, _ in seen.stages]
     assert {"training", "voting", "measuring pairs", "measuring the guardian", "simulating"} <= set(titles)
     for (title, total), done in zip(seen.stages, seen.done, strict=True):

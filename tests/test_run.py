@@ -18,6 +18,7 @@ from capcsim.protocol.noise import mechanism_of
 from capcsim.record import Record
 from capcsim.report.tables import notes
 from capcsim.scenario import Scenario, load_scenario
+from capcsim.study.means import Means
 from capcsim.study.result import read_result
 from capcsim.study.run import run_scenario
 from tests.killing import run_until_killed
@@ -56,7 +57,7 @@ def test_the_same_seed_gives_the_same_labels_epsilon_and_times(smoke: Record, tm
 
 def test_two_workers_change_nothing(smoke: Record, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr("capcsim.study.means.Checkpoints", lambda: None)
-    assert substance(run_scenario(load_scenario("smoke"), tmp_path / "two", workers=2)) == substance(smoke)
+    assert substance(run_scenario(load_scenario("smoke"), tmp_path / "two", means=Means(workers=2))) == substance(smoke)
 
 
 def test_another_seed_gives_another_run(smoke: Record, tmp_path: Path) -> None:
@@ -74,7 +75,7 @@ def test_fresh_measurements_change_times_but_no_label(
     smoke: Record, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     monkeypatch.setenv("CAPCSIM_CACHE", str(tmp_path / "cache"))
-    fresh = run_scenario(load_scenario("smoke"), tmp_path / "fresh", measure=True)
+    fresh = run_scenario(load_scenario("smoke"), tmp_path / "fresh", means=Means(measure=True))
     assert fresh.manifest["summary"]["execution"]["pairs_executed"] > 0
     assert [row[:2] for row in substance(fresh)] == [row[:2] for row in substance(smoke)]
     assert fresh.read_transcripts() != smoke.read_transcripts()

@@ -15,7 +15,8 @@ from numpy.typing import NDArray
 from threadpoolctl import threadpool_limits
 
 from capcsim.backend import VOTE_RING_BITS, Backend, ReleaseNoise, Role, Session, Shares, Step, Transcript
-from capcsim.conformance import GUARDIAN_ROLES, PAIR_ROLES, Failure, check_transcript
+from capcsim.conformance.judging import Failure
+from capcsim.conformance.transcripts import GUARDIAN_ROLES, PAIR_ROLES, check_transcript
 from capcsim.costs.cache import MeasurementCache
 from capcsim.costs.foresee import Pair
 from capcsim.costs.measured import Agreement, Measurements, Stratum, guardian_group, pair_group

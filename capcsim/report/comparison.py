@@ -1,5 +1,6 @@
 """The table and the figure of `capcsim compare`, from its JSON object."""
 
+import json
 from collections.abc import Callable, Iterator
 from itertools import pairwise
 from pathlib import Path
@@ -14,6 +15,7 @@ from rich.console import Group, RenderableType
 from rich.markup import escape
 from rich.text import Text
 
+from capcsim.files import replacing
 from capcsim.report.figures import STYLE, save
 from capcsim.report.layout import new_table
 from capcsim.report.tables import fraction, ran, seconds, size
@@ -42,6 +44,13 @@ def table(found: Row) -> RenderableType:
             shown.add_row(name, *cells)
         shown.add_section()
     return Group(shown, *(Text(line) for line in _notes(found)))
+
+
+def write_comparison(found: Row, folder: Path) -> None:
+    """comparison.json and comparison.png."""
+    with replacing(folder / "comparison.json") as fresh:
+        fresh.write_text(json.dumps(found, indent=2, allow_nan=False))
+    draw_comparison(found, folder / "comparison.png")
 
 
 def draw_comparison(found: Row, path: Path) -> None:

@@ -15,12 +15,11 @@ from capcsim.costs.cache import host, versions
 from capcsim.costs.profile import profile
 from capcsim.errors import ScenarioError
 from capcsim.learning.ensemble import Ensemble, nothing_bought
-from capcsim.learning.parallel import Engine
 from capcsim.protocol.steps import answering
 from capcsim.scenario import Network, Scenario, parse_scenario
 from capcsim.study.asked import ask
 from capcsim.study.books import accountant_of, scratch_books
-from capcsim.study.means import Means, Progress, Silent
+from capcsim.study.means import Means
 from capcsim.study.metrics import View, value
 from capcsim.study.result import FORMER_NAMES
 from capcsim.study.simulated import asked_until
@@ -38,17 +37,13 @@ def compare(
     networks: Mapping[str, Network],
     *,
     repeats: int = 5,
-    measure: bool = False,
-    workers: int = 1,
-    engine: Engine = "loky",
-    progress: Progress | None = None,
+    means: Means = Means(),  # noqa: B008 (it never changes)
     given: Given = Given(),  # noqa: B008 (it never changes)
 ) -> dict[str, Any]:
     """One row for each backend, as JSON; latencies on the scenario's own network and on each of `networks`.
 
     `repeats` is of the timed steps. Raises a CapcsimError for anything that the user can mend, before any work.
     """
-    means = Means(progress or Silent(), workers, engine, measure)
     everywhere = {SCENARIO_NETWORK: scenario.network, **networks}
     with ExitStack() as stack:
         backends = [stack.enter_context(closing(load_backend(_with_backend(scenario, choice)))) for choice in choices]

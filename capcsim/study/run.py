@@ -11,13 +11,12 @@ from pathlib import Path
 from capcsim.bookkeeping import Booked, Witness, check_in, open_book
 from capcsim.costs.cache import host, versions
 from capcsim.journal import Journal
-from capcsim.learning.parallel import Engine
 from capcsim.privacy.ledger import Ledger
 from capcsim.protocol.noise import mechanism_of
 from capcsim.record import Record
 from capcsim.scenario import Scenario
 from capcsim.study.books import Books, open_books
-from capcsim.study.means import Means, Progress, Silent
+from capcsim.study.means import Means, Progress
 from capcsim.study.summing_up import epsilon_curve, result_of
 from capcsim.study.tables import write_tables
 from capcsim.study.trained import Given, deal_out
@@ -28,22 +27,17 @@ def run_scenario(
     scenario: Scenario,
     folder: Path,
     *,
-    measure: bool = False,
-    workers: int = 1,
-    engine: Engine = "loky",
+    means: Means = Means(),  # noqa: B008 (it never changes)
     adopt: bool = False,
-    progress: Progress | None = None,
     given: Given = Given(),  # noqa: B008 (it never changes)
 ) -> Record:
     """Run a scenario into a directory, or finish the run that was killed there; returns the record.
 
     A run that is complete already is left as it is.
 
-    `measure` ignores transcripts measured earlier; `workers` processes of joblib's `engine` train; `adopt` goes on with
-    a run that was begun with another book of runs; `given` is what Python hands over. Raises a CapcsimError for
-    anything that the user can mend.
+    `adopt` goes on with a run that was begun with another book of runs; `given` is what Python hands over. Raises a
+    CapcsimError for anything that the user can mend.
     """
-    means = Means(progress or Silent(), workers, engine, measure)
     privacy, note = scenario.privacy, means.progress.note
     with closing(load_backend(scenario)) as backend:
         ensemble = deal_out(scenario, means, given)

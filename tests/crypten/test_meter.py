@@ -11,7 +11,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from capcsim.backend import Compute, Message, Phase, Role, Step
-from capcsim.conformance import PAIR_ROLES, check_transcript
+from capcsim.conformance.transcripts import PAIR_ROLES, check_transcript
 from capcsim.costs.transcripts import cpu_s, rounds, sent_bytes
 from capcsim.errors import PeerFailed
 from capcsim.learning.models import build_model

@@ -17,7 +17,7 @@ import numpy as np
 import pytest
 
 from capcsim.backend import VOTE_RING_BITS, Compute, Message, Phase, Role, Scope, Step, Transcript
-from capcsim.conformance import check_transcript
+from capcsim.conformance.transcripts import check_transcript
 from capcsim.crypto.shares import reconstruct, share
 from capcsim.errors import (
     BackendNotFound,
