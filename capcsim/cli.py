@@ -272,7 +272,7 @@ def compare(
         found = compare_backends(wanted, choices, others, repeats=repeats, means=means)
     # First what a disk that is full could lose.
     if as_json:
-        print_json(found)
+        print_json(found.model_dump(mode="json"))
     else:
         out.print(table(found), highlight=False)
     where = folder or new_folder(f"{Path(scenario).stem}-compare")

@@ -8,6 +8,7 @@ from typing import TYPE_CHECKING, Any
 from capcsim.errors import InputError, closest
 from capcsim.record import Record
 from capcsim.report.layout import printed
+from capcsim.study.comparison import Comparison as Compared
 from capcsim.study.result import Result, read_result
 
 if TYPE_CHECKING:
@@ -103,28 +104,29 @@ class Run:
 class Comparison(Mapping[str, Any]):
     """What `capcsim compare --json` prints, as a mapping; its rows as a table, and its figure."""
 
-    def __init__(self, found: Mapping[str, Any]) -> None:
-        self._found = dict(found)
+    def __init__(self, summary: Compared) -> None:
+        self.summary = summary
+        self._told: dict[str, Any] = summary.model_dump(mode="json")
 
     def __getitem__(self, key: str) -> Any:
-        return self._found[key]
+        return self._told[key]
 
     def __iter__(self) -> Any:
-        return iter(self._found)
+        return iter(self._told)
 
     def __len__(self) -> int:
-        return len(self._found)
+        return len(self._told)
 
     @property
     def backends(self) -> "pd.DataFrame":
         """One row a backend and network: times, bytes, labels, and what the querying parties got."""
         import pandas as pd
 
-        kept = ("name", "security", "exact", "label_accuracy", "vote_agreement", "accuracy_before", "accuracy_after")
+        kept = {"name", "security", "exact", "label_accuracy", "vote_agreement", "accuracy_before", "accuracy_after"}
         rows = [
-            {**{key: row[key] for key in (*kept, "epsilon")}, "network": name, **times}
-            for row in self._found["backends"]
-            for name, times in row["networks"].items()
+            {**row.model_dump(include=kept | {"epsilon"}), "network": name, **times.model_dump()}
+            for row in self.summary.backends
+            for name, times in row.networks.items()
         ]
         return pd.DataFrame(rows).set_index(["name", "network"])
 
@@ -132,21 +134,21 @@ class Comparison(Mapping[str, Any]):
         """The simulated time to a label by network."""
         from capcsim.report.comparison import comparison
 
-        return comparison(self._found)
+        return comparison(self.summary)
 
     def __repr__(self) -> str:
-        names = ", ".join(row["name"] for row in self._found["backends"])
-        return f"<Comparison of {names} in {self._found['scenario']!r}>"
+        names = ", ".join(row.name for row in self.summary.backends)
+        return f"<Comparison of {names} in {self.summary.scenario!r}>"
 
     def __str__(self) -> str:
         from capcsim.report.comparison import table
 
-        return printed(table(self._found))
+        return printed(table(self.summary))
 
     def _repr_html_(self) -> str:
         from capcsim.report.comparison import table
 
-        return _html(table(self._found))
+        return _html(table(self.summary))
 
 
 def _html(shown: Any) -> str:

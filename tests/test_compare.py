@@ -11,6 +11,7 @@ from capcsim.choices import NETWORKS, Choice, parse_choices, parse_networks
 from capcsim.report.comparison import draw_comparison, table
 from capcsim.scenario import parse_scenario
 from capcsim.study.compare import compare
+from capcsim.study.comparison import Comparison
 from tests.environment import without
 from tests.test_cli import QUICK, Call, call  # noqa: F401 (a fixture)
 
@@ -24,7 +25,7 @@ SMALL = {
 
 
 @pytest.fixture(scope="module")
-def found(request: pytest.FixtureRequest) -> dict[str, Any]:
+def compared(request: pytest.FixtureRequest) -> Comparison:
     if why := without("crypten"):
         pytest.skip(why)
     scenario = request.getfixturevalue("smoke_tree")
@@ -34,6 +35,12 @@ def found(request: pytest.FixtureRequest) -> dict[str, Any]:
         tree[section][name] = value
     choices = parse_choices("plaintext,crypten,hybrid")
     return compare(parse_scenario(tree), choices, parse_networks("lan,far"), repeats=2)
+
+
+@pytest.fixture(scope="module")
+def found(compared: Comparison) -> dict[str, Any]:
+    """As `capcsim compare --json` prints it."""
+    return compared.model_dump(mode="json")
 
 
 def test_a_row_has_security_costs_agreement_and_results(found: dict[str, Any]) -> None:
@@ -66,9 +73,8 @@ def test_rounds_go_their_own_way_on_each_backend_and_network(smoke_tree: dict[st
     for key, value in changes.items():
         section, name = key.split(".")
         tree[section][name] = value
-    rows = compare(parse_scenario(tree), parse_choices("plaintext,hybrid"), parse_networks("far"), repeats=1)[
-        "backends"
-    ]
+    choices, networks = parse_choices("plaintext,hybrid"), parse_networks("far")
+    rows = compare(parse_scenario(tree), choices, networks, repeats=1).model_dump()["backends"]
     results = ("accuracy_before", "accuracy_after", "label_accuracy", "epsilon")
     assert [rows[0][key] for key in results] == [rows[1][key] for key in results]
     for row in rows:
@@ -83,7 +89,7 @@ def test_trees_on_images_can_be_compared_and_a_round_asks_at_least_once(smoke_tr
         section, name = key.split(".")
         tree[section][name] = value
     tree["privacy"]["epsilon"] = 9.0
-    found = compare(parse_scenario(tree), parse_choices("plaintext"), {}, repeats=1)
+    found = compare(parse_scenario(tree), parse_choices("plaintext"), {}, repeats=1).model_dump()
     (row,) = found["backends"]
     assert 0 < row["networks"]["scenario"]["labels"] < 6
     assert row["agreement"]["float32"] > 0.5
@@ -111,13 +117,13 @@ def test_every_network_has_its_latency_and_its_winner(found: dict[str, Any]) -> 
         assert rows[winner][network]["latency_median_s"] == min(others)
 
 
-def test_the_figure_and_the_table_show_it(found: dict[str, Any], tmp_path: Path) -> None:
+def test_the_figure_and_the_table_show_it(compared: Comparison, tmp_path: Path) -> None:
     from rich.console import Console
 
-    draw_comparison(found, tmp_path / "comparison.png")
+    draw_comparison(compared, tmp_path / "comparison.png")
     assert (tmp_path / "comparison.png").read_bytes()[:4] == b"\x89PNG"
     console = Console(width=120, file=io.StringIO(), record=True)
-    console.print(table(found))
+    console.print(table(compared))
     text = console.export_text()
     for word in ("security", "trusted first party", "semi-honest", "far, 100 ms, 1 Gbit/s", "epsilon", "hybrid leaks:"):
         assert word in text

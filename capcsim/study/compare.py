@@ -19,6 +19,7 @@ from capcsim.protocol.steps import answering
 from capcsim.scenario import Network, Scenario, parse_scenario
 from capcsim.study.asked import ask
 from capcsim.study.books import accountant_of, scratch_books
+from capcsim.study.comparison import SCENARIO_NETWORK, BackendRow, Comparison, Times, Votes
 from capcsim.study.means import Means
 from capcsim.study.metrics import View, value
 from capcsim.study.result import FORMER_NAMES
@@ -26,7 +27,6 @@ from capcsim.study.simulated import asked_until
 from capcsim.study.trained import Given, deal_out, train
 from capcsim.study.walk import Walked, load_backend, walk
 
-SCENARIO_NETWORK = "scenario"
 RESULTS = ("label_accuracy", "vote_agreement", "accuracy_before", "accuracy_after", "epsilon")
 """What the querying parties got."""
 
@@ -37,13 +37,14 @@ def compare(
     networks: Mapping[str, Network],
     *,
     repeats: int = 5,
-    means: Means = Means(),  # noqa: B008 (it never changes)
+    means: Means | None = None,
     given: Given = Given(),  # noqa: B008 (it never changes)
-) -> dict[str, Any]:
-    """One row for each backend, as JSON; latencies on the scenario's own network and on each of `networks`.
+) -> Comparison:
+    """One row for each backend; latencies on the scenario's own network and on each of `networks`.
 
     `repeats` is of the timed steps. Raises a CapcsimError for anything that the user can mend, before any work.
     """
+    means = means or Means()
     everywhere = {SCENARIO_NETWORK: scenario.network, **networks}
     with ExitStack() as stack:
         backends = [stack.enter_context(closing(load_backend(_with_backend(scenario, choice)))) for choice in choices]
@@ -53,24 +54,24 @@ def compare(
             own = replace(ensemble, scenario=_with_backend(scenario, choice))
             rows.append(_Row(own, backend, choice, means.named(str(choice))).told(everywhere, repeats))
             backend.close()
-    return {
-        "scenario": scenario.title_as_run,
-        "parties": scenario.parties.count,
-        "voters": scenario.voters,
-        "queriers": scenario.parties.queriers,
-        "labels_wanted": scenario.parties.queriers * scenario.queries.per_querier,
-        "data": ensemble.dataset.name,
-        "data_note": ensemble.dataset.note,
-        "seed": scenario.seed,
-        "batch": scenario.queries.batch,
-        "noise": "simulation",
-        "networks": {name: network.model_dump() for name, network in everywhere.items()},
-        "backends": rows,
-        "stages": means.memory.stages(),
-        "fastest_protected": {name: _fastest(rows, name) for name in everywhere},
-        "host": host(),
-        "versions": versions(),
-    }
+    return Comparison(
+        scenario=scenario.title_as_run,
+        parties=scenario.parties.count,
+        voters=scenario.voters,
+        queriers=scenario.parties.queriers,
+        labels_wanted=scenario.parties.queriers * scenario.queries.per_querier,
+        data=ensemble.dataset.name,
+        data_note=ensemble.dataset.note,
+        seed=scenario.seed,
+        batch=scenario.queries.batch,
+        noise="simulation",
+        networks=everywhere,
+        backends=tuple(rows),
+        stages=means.memory.stages(),
+        fastest_protected={name: _fastest(rows, name) for name in everywhere},
+        host=host(),
+        versions=versions(),
+    )
 
 
 def _with_backend(scenario: Scenario, choice: Choice) -> Scenario:
@@ -89,32 +90,32 @@ class _Row:
     choice: Choice
     means: Means
 
-    def told(self, networks: Mapping[str, Network], repeats: int) -> dict[str, Any]:
+    def told(self, networks: Mapping[str, Network], repeats: int) -> BackendRow:
         """Its costs by the clock, then what happens on each network; labels are those on the first."""
         profiled = self._profile(repeats)
         walks = {name: self._walk(name, network) for name, network in networks.items()}
         first = walks[SCENARIO_NETWORK]
         found, measured = self.backend.capabilities, first.priced.measured
         agreement = measured.agreement + measured.earlier
-        return {
-            "name": str(self.choice),
-            "backend": self.choice.backend,
-            "options": self.choice.options,
-            "security": found.security,
-            "exact": found.exact,
-            "leaks": {role.value: what for role, what in found.leaks.items()},
-            "argmax": found.argmax,
-            "release": found.release,
+        return BackendRow(
+            name=str(self.choice),
+            backend=self.choice.backend,
+            options=self.choice.options,
+            security=found.security,
+            exact=found.exact,
+            leaks={role.value: what for role, what in found.leaks.items()},
+            argmax=found.argmax,
+            release=found.release,
             **{key: profiled[key] for key in ("model", "steps", "total", "setup", "details")},
-            "networks": {name: _times(_everybody(walked)) for name, walked in walks.items()},
-            "agreement": {
-                "votes": agreement.votes,
-                "disagreements": agreement.disagreements,
-                "upper_bound_95": agreement.upper_bound(),
-                "float32": profiled["agreement_float32"],
-            },
+            networks={name: times(_everybody(walked)) for name, walked in walks.items()},
+            agreement=Votes(
+                votes=agreement.votes,
+                disagreements=agreement.disagreements,
+                upper_bound_95=agreement.upper_bound(),
+                float32=profiled["agreement_float32"],
+            ),
             **{name: value(name, _everybody(first)) for name in RESULTS},
-        }
+        )
 
     def _walk(self, name: str, network: Network) -> Walked:
         """The whole way on one network. Where a deadline makes labels depend on it, later rounds do too."""
@@ -143,18 +144,17 @@ class _Row:
         )
 
 
-def _times(view: View) -> dict[str, Any]:
-    """From a query's submission to its label; the names that these metrics had before."""
-    names = ("latency_median_s", "latency_max_s", "makespan_s", "bytes", "labels")
-    return {name: value(FORMER_NAMES.get(name, name), view) for name in names}
+def times(view: View) -> Times:
+    """Of the queries of a view."""
+    return Times(**{name: value(FORMER_NAMES.get(name, name), view) for name in Times.model_fields})
 
 
 def _everybody(walked: Walked) -> View:
     return View(walked, range(walked.scenario.parties.queriers))
 
 
-def _fastest(rows: Sequence[Mapping[str, Any]], network: str) -> str | None:
+def _fastest(rows: Sequence[BackendRow], network: str) -> str | None:
     """The backend with the shortest median latency among those that protect anybody; None where there is none."""
-    latency_s = {row["name"]: row["networks"][network]["latency_median_s"] for row in rows if row["security"] != "none"}
+    latency_s = {row.name: row.networks[network].latency_median_s for row in rows if row.security != "none"}
     there = {name: value for name, value in latency_s.items() if value is not None}
     return min(there, key=there.__getitem__) if there else None

@@ -27,7 +27,7 @@ def run_scenario(
     scenario: Scenario,
     folder: Path,
     *,
-    means: Means = Means(),  # noqa: B008 (it never changes)
+    means: Means | None = None,
     adopt: bool = False,
     given: Given = Given(),  # noqa: B008 (it never changes)
 ) -> Record:
@@ -38,6 +38,7 @@ def run_scenario(
     `adopt` goes on with a run that was begun with another book of runs; `given` is what Python hands over. Raises a
     CapcsimError for anything that the user can mend.
     """
+    means = means or Means()
     privacy, note = scenario.privacy, means.progress.note
     with closing(load_backend(scenario)) as backend:
         ensemble = deal_out(scenario, means, given)

@@ -23,7 +23,7 @@ from capcsim.privacy.accountant import Accountant
 from capcsim.privacy.mechanisms import GNMax
 from capcsim.record import Record
 from capcsim.scenario import Scenario, parse_scenario
-from capcsim.study.compare import RESULTS, _times, compare
+from capcsim.study.compare import RESULTS, compare, times
 from capcsim.study.metrics import View, value
 from tests.figures_by_hand.outcome import gaussian_epsilon, hand_made, leaves
 from tests.figures_by_hand.scripted import KEY_BYTES, LABEL_BYTES, QUERY_BYTES, VOTE_BYTES, Clock, Script, Scripted
@@ -233,7 +233,7 @@ LATENCIES_S = {"scenario": 0.25, "lan": 0.0005, "far": 0.1}
 
 def test_compare_tells_what_was_known_beforehand(ran: Tree, tree: Tree) -> None:
     choices = [Choice(name, {}) for name, _, _ in (PLAIN, THRIFTY, CHATTY)]
-    found = compare(parse_scenario(tree), choices, parse_networks("lan,far"), repeats=3)
+    found = compare(parse_scenario(tree), choices, parse_networks("lan,far"), repeats=3).model_dump(mode="json")
     about = {"parties": 4, "voters": 4, "queriers": 2, "labels_wanted": 18, "seed": 7, "batch": SIZE}
     assert leaves({key: value for key, value in found.items() if key not in COMPARED}) == about
     # The run before had trained and judged, and one of these backends had voted and was measured; no world is kept.
@@ -260,17 +260,17 @@ def test_a_deaf_backend_disagrees_on_every_query_of_another_class(tree: Tree, tm
     queries = {**tree["queries"], "per_querier": SIZE}
     scenario = parse_scenario({**tree, "data": data, "queries": queries})
     choices = [Choice(name, {}) for name in ("chatty", "thrifty", "stubborn")]
-    deaf, hearing, stubborn = compare(scenario, choices, {}, repeats=1)["backends"]
+    deaf, hearing, stubborn = compare(scenario, choices, {}, repeats=1).backends
     # Of six pairs, each with one batch, five were executed.
     for row in (deaf, hearing, stubborn):
-        assert row["agreement"]["votes"] == 5 * SIZE
-    assert deaf["agreement"]["disagreements"] == 5 * SIZE
-    assert (deaf["agreement"]["upper_bound_95"], deaf["agreement"]["float32"]) == (1.0, 0.0)
-    assert (hearing["agreement"]["disagreements"], hearing["agreement"]["float32"]) == (0, 1.0)
-    assert (stubborn["agreement"]["disagreements"], stubborn["agreement"]["float32"]) == (0, 0.0)
-    assert (hearing["label_accuracy"], stubborn["label_accuracy"]) == (1.0, 0.0)
+        assert row.agreement.votes == 5 * SIZE
+    assert deaf.agreement.disagreements == 5 * SIZE
+    assert (deaf.agreement.upper_bound_95, deaf.agreement.float32) == (1.0, 0.0)
+    assert (hearing.agreement.disagreements, hearing.agreement.float32) == (0, 1.0)
+    assert (stubborn.agreement.disagreements, stubborn.agreement.float32) == (0, 0.0)
+    assert (hearing.label_accuracy, stubborn.label_accuracy) == (1.0, 0.0)
     # With no disagreement in 15 votes: 1 - 0.05^(1/15).
-    assert hearing["agreement"]["upper_bound_95"] == pytest.approx(1 - 0.05 ** (1 / 15))
+    assert hearing.agreement.upper_bound_95 == pytest.approx(1 - 0.05 ** (1 / 15))
 
 
 def test_profile_tells_medians_over_the_repeats_after_the_warm_up(monkeypatch: pytest.MonkeyPatch) -> None:
@@ -323,8 +323,8 @@ def test_a_comparison_pools_the_labels_of_all_querying_parties(everybody: View) 
     }
 
 
-def test_a_comparison_times_labels_only(everybody: View) -> None:
-    assert _times(everybody) == {
+def test_a_comparisontimes_labels_only(everybody: View) -> None:
+    assert times(everybody).model_dump() == {
         "latency_median_s": 7.0,  # of 2, 3, 4, 7, 10, 11, 30
         "latency_max_s": 30.0,
         "makespan_s": 140.0,

@@ -40,7 +40,7 @@ from capcsim.protocol.steps import Voter
 from capcsim.scenario import Scenario
 from capcsim.seeds import Seeds
 from capcsim.simulation.world import Simulated, World
-from capcsim.study.compare import _times
+from capcsim.study.compare import times
 from capcsim.study.metrics import View
 from capcsim.study.simulated import rules_of
 from capcsim.study.summing_up import result_of
@@ -244,8 +244,8 @@ def test_the_summary_tells_these_figures(walked: Walked) -> None:
 
 
 def test_a_comparison_tells_these_figures(walked: Walked) -> None:
-    times = _times(View(walked, [0]))
-    assert times.pop("bytes") == round(sum(SENT_MB.values()) * MB)
-    assert times == pytest.approx(
+    told = times(View(walked, [0])).model_dump()
+    assert told.pop("bytes") == round(sum(SENT_MB.values()) * MB)
+    assert told == pytest.approx(
         {"latency_median_s": FIRST_S, "latency_max_s": FIRST_S, "makespan_s": MAKESPAN_S, "labels": 3}
     )

@@ -1,7 +1,6 @@
-"""The table and the figure of a comparison, from its JSON object."""
+"""The table and the figure of a comparison, from its value."""
 
 import colorsys
-import copy
 import io
 from collections.abc import Sequence
 from typing import Any
@@ -11,41 +10,50 @@ from matplotlib.colors import to_rgb
 from rich.console import Console
 
 from capcsim.report.comparison import COLOURS, comparison, table
+from capcsim.study.comparison import Comparison
 
 SECURITY = {"plaintext": "none", "hybrid": "semi-honest", "crypten": "trusted first party", "other": "semi-honest"}
 
 
-def found(names: Sequence[str], latencies_s: Sequence[float | None] | None = None) -> dict[str, Any]:
+def found(names: Sequence[str], latencies_s: Sequence[float | None] | None = None) -> Comparison:
     """A comparison of backends on two networks; each is twice as slow on the second."""
     times = latencies_s or [0.01 * 3**place for place in range(len(names))]
     step = {"wall_s": 0.5, "cpu_s": {"querier": 0.25}, "bytes": {"querier -> answerer": 1500}, "rounds": 3}
     line = {"up_bps": 1e9, "down_bps": 1e9}
 
     def network(latency_s: float | None) -> dict[str, Any]:
-        return {"latency_median_s": latency_s, "bytes": 10_000, "labels": 42, "makespan_s": 1.0}
+        return {"latency_median_s": latency_s, "latency_max_s": latency_s, "bytes": 10_000, "labels": 42,
+                "makespan_s": 1.0}  # fmt: skip
 
     rows = [
         {
-            "name": name, "security": SECURITY[name], "exact": True, "argmax": "Yao", "leaks": {},
+            "name": name, "backend": name, "options": {}, "model": "mlp", "total": step, "setup": step, "details": {},
+            "security": SECURITY[name], "exact": True, "argmax": "Yao", "release": "Yao", "leaks": {},
             "steps": dict.fromkeys(("infer", "argmax", "release"), step),
             "networks": {"scenario": network(time), "far": network(time and 2 * time)},
             "agreement": {"votes": 40, "disagreements": 0, "float32": 1.0, "upper_bound_95": 0.07},
-            "label_accuracy": 0.857, "accuracy_before": 0.5, "accuracy_after": 0.75, "epsilon": 2.5,
+            "label_accuracy": 0.857, "vote_agreement": 0.9,
+            "accuracy_before": 0.5, "accuracy_after": 0.75, "epsilon": 2.5,
         }
         for name, time in zip(names, times, strict=True)
     ]  # fmt: skip
     protected = [name for name in names if SECURITY[name] != "none"]
     fastest = min(protected, key=lambda name: times[names.index(name)] or 1e9) if protected else None
-    networks = {name: {"latency_s": latency_s, "party": line} for name, latency_s in (("scenario", 0.01), ("far", 0.1))}
-    return {
+    networks = {
+        name: {"latency_s": latency_s, "party": line, "guardian": line}
+        for name, latency_s in (("scenario", 0.01), ("far", 0.1))
+    }
+    told = {
         "scenario": "Smoke test (changed: parties.count = 25)", "data": "digits", "data_note": "", "seed": 7,
         "batch": 3,
         "parties": 25, "voters": 25, "queriers": 2, "labels_wanted": 500,
         "networks": networks, "backends": rows, "fastest_protected": dict.fromkeys(networks, fastest),
+        "noise": "simulation", "stages": {}, "host": {}, "versions": {},
     }  # fmt: skip
+    return Comparison.model_validate(told)
 
 
-def printed(result: dict[str, Any], width: int = 120) -> str:
+def printed(result: Comparison, width: int = 120) -> str:
     console = Console(width=width, file=io.StringIO(), record=True)
     console.print(table(result))
     return console.export_text()
@@ -100,7 +108,7 @@ def test_no_number_is_cut(width: int) -> None:
 
 
 def test_a_backend_without_a_label_has_no_mark() -> None:
-    result = copy.deepcopy(found(("plaintext", "hybrid"), (0.01, None)))
+    result = found(("plaintext", "hybrid"), (0.01, None))
     (axes,) = comparison(result).axes
     assert sum(len(marks.get_offsets()) for marks in axes.collections) == 2
     assert "-" in printed(result).split()
