@@ -66,6 +66,7 @@ def results(folder: Path) -> Any:
     return [{key: row[key] for key in ("labels", "label_accuracy", "accuracy_after", "epsilon")} for row in rows]
 
 
+@pytest.mark.slow
 def test_a_disk_that_fills_up_loses_nothing(tmp_path: Path, ended: Path) -> None:
     with mounted(tmp_path / "disk", *tmpfs("8k")) as disk:
         folder = disk / "run"
@@ -104,6 +105,7 @@ def closed(number: int) -> Callable[[], None]:
     return lambda: os.close(number)
 
 
+@pytest.mark.slow
 def test_an_output_that_is_full_closed_or_not_read(ended: Path) -> None:
     show = ("run", "smoke", *QUICK, "-o", str(ended))
     with Path("/dev/full").open("w") as full:
@@ -250,6 +252,7 @@ def test_a_process_that_is_killed_is_nobodys_mistake(
     assert f"capcsim: the same command with -o runs/{folder.name} keeps its labels and charges\n" in told
 
 
+@pytest.mark.slow
 def test_a_cache_without_room_is_told_once_and_a_byte_order_mark_is_read(tmp_path: Path, ended: Path) -> None:
     """The mark as some editors write it."""
     text = (ROOT / "scenarios" / "smoke.toml").read_bytes()
@@ -272,6 +275,7 @@ def test_a_folder_that_is_gone(tmp_path: Path) -> None:
     refused(run("backends", folder=gone, preexec_fn=gone.rmdir), "current folder: No such file or directory; go to one")
 
 
+@pytest.mark.slow
 def test_an_install_that_can_only_be_read_and_no_home(tmp_path: Path) -> None:
     (tmp_path / "votes.csv").write_text("7,2,1\n3,3,4\n10,0,0\n")
     nowhere = dict.fromkeys(("HOME", "CAPCSIM_CACHE", "CAPCSIM_STATE", "XDG_CACHE_HOME"), "/proc/nowhere")

@@ -221,8 +221,8 @@ def test_without_crypten_backends_tells_how_to_get_it() -> None:
 @pytest.mark.parametrize(
     "arguments",
     [
-        ("check", "crypten"),
-        ("profile", "--backend", "crypten", "--json"),
+        pytest.param(("check", "crypten"), marks=pytest.mark.slow),
+        pytest.param(("profile", "--backend", "crypten", "--json"), marks=pytest.mark.slow),
         ("run", "smoke", "--backend", "crypten"),
         ("compare", "smoke", "--backends", "plaintext,crypten:provider=third-party"),
     ],

@@ -43,7 +43,10 @@ def test_bad_options_are_refused(options: dict[str, Any], says: str) -> None:
         registry.load("crypten", options)
 
 
-@pytest.mark.parametrize("check", ["infer equals reference", "shares are fresh", "transcripts are well formed"])
+@pytest.mark.parametrize(
+    "check",
+    [pytest.param("infer equals reference", marks=pytest.mark.slow), "shares are fresh", "transcripts are well formed"],
+)
 def test_it_conforms_with_a_dealer_too(dealt: CryptenBackend, check: str) -> None:
     """With its defaults it is in tests/test_conformance.py."""
     CHECKS[check](dealt)

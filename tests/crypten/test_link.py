@@ -142,7 +142,7 @@ def agree(attempt: Callable[[], list[tuple[float, Transcript]]]) -> None:
     raise AssertionError(f"off by {errors}: measured {took_s} s, predicted {expected_s} s")
 
 
-@pytest.mark.parametrize("provider", ["first-party", "third-party"])
+@pytest.mark.parametrize("provider", ["first-party", pytest.param("third-party", marks=pytest.mark.slow)])
 def test_every_byte_of_a_session_is_in_its_transcripts(link: Link, provider: str) -> None:
     """Between any two roles, the dealer among them; besides its word that a step is over."""
     if provider == "first-party":

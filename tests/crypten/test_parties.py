@@ -78,7 +78,7 @@ def wait_until_gone(processes: list[int], timeout_s: float = 10.0) -> None:
     ("victim", "name", "provider"),
     [
         (Role.ANSWERER, "answering party", "first-party"),
-        (Role.QUERIER, "querying party", "first-party"),
+        pytest.param(Role.QUERIER, "querying party", "first-party", marks=pytest.mark.slow),
         (Role.DEALER, "dealer", "third-party"),
     ],
 )
@@ -102,6 +102,7 @@ def test_a_party_killed_in_the_middle_is_named_and_all_end(victim: Role, name: s
     backend.close()
 
 
+@pytest.mark.slow
 def test_after_a_death_sessions_have_to_be_opened_again(backend: CryptenBackend) -> None:
     model = build_model("logistic", (4,), 3, (), seed=0).eval()
     session, _ = backend.open(0, backend.prepare(model, seed=0))
@@ -197,7 +198,7 @@ def children() -> int:
     return sum(len(path.read_text().split()) for path in Path("/proc/self/task").glob("*/children"))
 
 
-@pytest.mark.parametrize("number", [40, pytest.param(200, marks=pytest.mark.slow)])
+@pytest.mark.parametrize("number", [12, pytest.param(200, marks=pytest.mark.slow)])
 def test_calls_leak_nothing(number: int) -> None:
     """Sessions that are opened and dropped, inferences, votes: no process, no file, less than 50 MB in any process."""
     files, processes_before = open_files("self"), children()
@@ -212,7 +213,7 @@ def test_calls_leak_nothing(number: int) -> None:
             backend.infer(session, x)
             backend.argmax(session, logits)
 
-    call(40)
+    call(number)
     everybody: list[int | str] = ["self", *pids(backend._parties).values()]
     before = [(rss_bytes(process), open_files(process)) for process in everybody]
     call(number)

@@ -237,7 +237,7 @@ FAR = [
     ((8, 9), 0.1, DISCRETE),
     ((0, 30), 0.8, DISCRETE),
     ((40, 2), 0.9, CONTINUOUS),
-    ((11, 4, 4), 0.5, DISCRETE),
+    pytest.param((11, 4, 4), 0.5, DISCRETE, marks=pytest.mark.slow),
     ((5, 5, 1), 0.3, DISCRETE),
 ]
 
