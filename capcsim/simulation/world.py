@@ -74,13 +74,12 @@ class QueryRow:
 class Simulated:
     """All that came out of the world.
 
-    The makespan ends with the last label. Utilisation, by link and by core up to a machine's highest that worked, is a
-    share of the time until all work has ended, late answers included.
+    Utilisation, by link and by core up to a machine's highest that worked, is a share of the time until all work has
+    ended, late answers included.
     """
 
     queries: list[QueryRow]
     log: Log
-    makespan_s: float
     core_utilisation: dict[str, float]
     link_utilisation: dict[str, float]
     sent_bytes: dict[str, int]
@@ -132,9 +131,8 @@ class World:
                 break
             event: Any = self._env.run(inbox.get())
             commands = flow.send(event)
-        makespan_s = float(self._env.now)
         self._env.run()
-        return self._result(makespan_s)
+        return self._result()
 
     def _carry_out(
         self, command: Command, round_: "_Round", inbox: simpy.Store, labelled: Callable[[int], None]
@@ -155,7 +153,7 @@ class World:
             row = (batch.querier, query, batch.number, label, settled.counted, submitted_s, self._env.now)
             self._rows.append(QueryRow(*row, why, settled.declined))
 
-    def _result(self, makespan_s: float) -> Simulated:
+    def _result(self) -> Simulated:
         log = self._replayer.log
         hosts = self._hosts.used(dealer=any(row.role is Role.DEALER for row in log.compute))
         machines = {host.machine.name: host.machine for host in hosts}
@@ -163,13 +161,11 @@ class World:
         sent: dict[str, int] = dict.fromkeys((host.name for host in hosts), 0)
         for message in log.messages:
             sent[message.sender] += message.nbytes * message.network
-        last_s = max((row.end_s for row in log.compute), default=0.0)
-        last_s = max([makespan_s, last_s, *(row.received_s for row in log.messages)])
-        span_s = last_s or 1.0
+        ends_s = [row.end_s for row in log.compute] + [row.received_s for row in log.messages]
+        span_s = max([*ends_s, *(row.labelled_s for row in self._rows)], default=0.0) or 1.0
         return Simulated(
             queries=sorted(self._rows, key=lambda row: (row.querier, row.query)),
             log=log,
-            makespan_s=makespan_s,
             core_utilisation={
                 f"{name}, core {core}": busy_s / span_s
                 for name, machine in machines.items()

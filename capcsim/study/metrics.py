@@ -55,8 +55,6 @@ class View:
     @property
     def makespan_s(self) -> float:
         """The time at which their last query was over."""
-        if len(self.queriers) == self.walked.scenario.parties.queriers:
-            return self.walked.simulated.makespan_s
         return max((row.labelled_s for row in self.rows), default=0.0)
 
     @property

@@ -130,7 +130,6 @@ MESSAGES = [
 SIMULATED = Simulated(
     queries=QUERIES,
     log=Log([work(0, 6000.0), work(1, 3000.0)], MESSAGES),
-    makespan_s=140.0,
     core_utilisation={"party 0, core 0": 0.25, "party 1, core 0": 0.75, "guardian, core 0": 0.5},
     link_utilisation={"party 0 up": 0.125, "guardian down": 0.375, "party 1 up": 0.0625},
     sent_bytes={"party 0": 300_000_000, "party 1": 1_200_000_000, "guardian": 500_000_000},
