@@ -12,7 +12,8 @@ import pytest
 from capcsim.learning.metrics import Quality, average, quality
 from capcsim.scenario import Scenario
 from capcsim.simulation.world import QueryRow
-from capcsim.study.summing_up import epsilon_curve, result_of
+from capcsim.study.metrics import View
+from capcsim.study.summing_up import epsilon_curve, figures, result_of
 from capcsim.study.walk import Walked
 from tests.figures_by_hand.outcome import BUDGET, DELTA, SIGMA, gaussian_epsilon, hand_made, leaves
 
@@ -188,6 +189,17 @@ def test_every_number_of_the_summary_is_as_on_paper(summary: dict[str, Any]) -> 
     assert found.keys() == expected.keys(), "a figure without a value by hand, or one that is gone"
     for place, value in expected.items():
         assert found[place] == (pytest.approx(value, rel=1e-12) if isinstance(value, float) else value), place
+
+
+def test_one_querying_party_has_its_own_work_labels_and_price(walked: Walked) -> None:
+    found = [figures(View(walked, (querier,))) for querier in (0, 1)]
+    for name, values in {
+        "cpu_s": (6000.0, 3000.0),
+        "bytes": (500_000_000, 1_500_000_000),
+        "labels_per_hour": (4 * 3600 / 95, 3 * 3600 / 140),
+        "price": (6000 / 3600 * 0.5 + 0.5 * 0.25, 3000 / 3600 * 0.5 + 1.5 * 0.25),
+    }.items():
+        assert [each[name].value for each in found] == pytest.approx(values), name
 
 
 def test_the_closed_form_is_that_of_others() -> None:
