@@ -68,6 +68,12 @@ class Accounted:
 
         return printed(self.table())
 
+    def _repr_html_(self) -> str:
+        """What a notebook shows."""
+        from capcsim.report.layout import as_html
+
+        return as_html(self.table())
+
     @property
     def title(self) -> str:
         """The mechanism in words."""

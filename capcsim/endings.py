@@ -20,6 +20,7 @@ from pathlib import Path
 from typing import Any, NoReturn, TextIO
 
 from capcsim.errors import CapcsimError, CapcsimWarning, HostError, PeerFailed, PeerFault, WorkerFailed
+from capcsim.files import MANIFEST, withdrawing
 
 AGAIN = "give the same command again"
 OURS = "this is a fault of capcsim, not yours; please report it with the lines above"
@@ -56,29 +57,17 @@ def keeping(folder: Path, *, named: bool) -> Iterator[None]:
 
     `named` is whether the user gave its name.
     """
-    before = named and folder.exists()
     try:
-        yield
+        with withdrawing(folder, named=named):
+            yield
     except (Exception, KeyboardInterrupt) as error:
-        begun = folder.joinpath("manifest.json").exists()
-        if not begun and not before:
-            _remove_if_empty(folder, named=named)
+        begun = folder.joinpath(MANIFEST).exists()
         keeps = f"the same command with -o {folder} keeps its labels and charges"
         if isinstance(error, KeyboardInterrupt):
             raise Interrupted(keeps if begun else "") from None
         if begun and not named:
             say(f"capcsim: {keeps}")
         raise
-
-
-def _remove_if_empty(folder: Path, *, named: bool) -> None:
-    """Files that begin with a dot were being written when the run ended."""
-    with suppress(OSError):
-        for path in folder.glob(".*"):
-            path.unlink()
-        folder.rmdir()
-        if not named:
-            folder.parent.rmdir()
 
 
 def _run(command: Callable[[], int]) -> int:

@@ -7,8 +7,8 @@ from typing import Any, TypeAlias
 
 import numpy as np
 
-from capcsim.errors import InputError, ScenarioError
-from capcsim.files import new_folder
+from capcsim.errors import InputError, ScenarioError, as_python_says
+from capcsim.files import new_folder, withdrawing
 from capcsim.learning.parallel import Engine
 from capcsim.ran import Comparison, Run
 from capcsim.scenario import GivenData, Network, Scenario, load_scenario, tree_of
@@ -20,6 +20,7 @@ Named: TypeAlias = str | Path | Mapping[str, Any] | Scenario
 ARRAYS = "arrays"
 
 
+@as_python_says
 def run(
     scenario: Named,
     *,
@@ -49,11 +50,12 @@ def run(
 
     wanted, given = _asked_for(scenario, set, seed, backend, data_folder, data, models)
     folder = Path(output) if output is not None else new_folder(_name(scenario))
-    with _telling(progress) as stages:
+    with _telling(progress) as stages, withdrawing(folder, named=output is not None):
         run_scenario(wanted, folder, means=Means(stages, workers, engine, measure), adopt=adopt, given=given)
     return Run(folder)
 
 
+@as_python_says
 def compare(
     scenario: Named,
     backends: str | Sequence[str],
@@ -87,6 +89,7 @@ def compare(
     return Comparison(found)
 
 
+@as_python_says
 def account(
     votes: Any,
     *,
@@ -120,6 +123,11 @@ def _counts(votes: Any) -> Any:
     """Counts from Python; raises InputError."""
     from capcsim.privacy.votes import VoteCounts
 
+    if hasattr(votes, "columns"):
+        from capcsim.privacy.vote_files import votes_of_frame
+
+        return votes_of_frame(votes)
+
     counts = np.asarray(votes)
     if counts.ndim != 2 or counts.dtype.kind not in "iu" or not counts.size or counts.min() < 0:
         raise InputError(
@@ -140,9 +148,11 @@ def _asked_for(
 ) -> tuple[Scenario, Given]:
     """The scenario with what Python hands over named in it."""
     folder = None if data_folder is None else Path(data_folder)
+    if isinstance(models, str) or not isinstance(models, Sequence):
+        raise InputError(f"models: a list of models, as in models=[model]; this is {_kind(models)}")
+    overrides = _overrides(changes)
     objects = [model for model in models if not isinstance(model, str)]
     own = {f"python:{_called(model)}{number or ''}": model for number, model in enumerate(objects)}
-    overrides = dict(changes or {})
     if models:
         names = iter(own)
         overrides["models.kinds"] = [model if isinstance(model, str) else next(names) for model in models]
@@ -151,6 +161,17 @@ def _asked_for(
     overrides |= {"data.source": ARRAYS, **_foreign(scenario)}
     wanted = load_scenario(scenario, overrides, seed=seed, backend=backend)
     return wanted, Given(_dataset(data, wanted), own)
+
+
+def _overrides(changes: Mapping[str, Any] | None) -> dict[str, Any]:
+    """What `set` changes; raises InputError."""
+    if not isinstance(changes, Mapping | None):
+        raise InputError(f'set: a dictionary, as in set={{"privacy.sigma": 5}}; this is {_kind(changes)}')
+    for key, value in (changes or {}).items():
+        if key in Scenario.model_fields and isinstance(value, Mapping):
+            named = f"{key}.{next(iter(value), 'key')}"
+            raise InputError(f"set: {key!r} is a section; name each key of it that changes, as in {named!r}")
+    return dict(changes or {})
 
 
 def _foreign(scenario: Named) -> dict[str, None]:
@@ -162,13 +183,21 @@ def _foreign(scenario: Named) -> dict[str, None]:
 def _dataset(data: Any, scenario: Scenario) -> Any:
     from capcsim.learning.datasets import arrays_as_dataset
 
+    if not isinstance(data, Mapping) and not (isinstance(data, tuple | list) and len(data) == 2):
+        table = "; of a table: data=(table[features], table[label])" if hasattr(data, "columns") else ""
+        raise InputError(f"data: (x, y), or a mapping of arrays with x and y; this is {_kind(data)}{table}")
     arrays = data if isinstance(data, Mapping) else dict(zip(("x", "y"), data, strict=True))
     assert isinstance(scenario.data, GivenData), "its source was set so"
     try:
         named = {name: np.asarray(array) for name, array in arrays.items()}
         return arrays_as_dataset(Path(ARRAYS), named, scenario.data.missing)
     except ScenarioError as error:
-        raise ScenarioError("data", ARRAYS, error.allowed) from None
+        raise InputError(f"data: {error.allowed}") from None
+
+
+def _kind(value: Any) -> str:
+    """What a value is, in words."""
+    return "nothing" if value is None else f"a {type(value).__name__}"
 
 
 def _called(model: Any) -> str:

@@ -10,6 +10,9 @@ from pathlib import Path
 
 from capcsim.errors import HostError
 
+MANIFEST = "manifest.json"
+"""A run's directory has it from its beginning."""
+
 
 def make_folder(path: Path, mode: int = 0o777) -> None:
     """A folder of this mode, and those above it, where there are none; raises HostError."""
@@ -40,6 +43,27 @@ def replacing(path: Path) -> Iterator[Path]:
             fresh.unlink(missing_ok=True)
         if isinstance(error, OSError):
             raise HostError.at(path, error) from None
+        raise
+
+
+@contextmanager
+def withdrawing(folder: Path, *, named: bool) -> Iterator[None]:
+    """Where the block fails, a run's folder that was made for it, and has nothing in it yet, goes.
+
+    `named` is whether the user gave its name; one that was there before stays. Files whose names begin with a dot were
+    being written.
+    """
+    before = named and folder.exists()
+    try:
+        yield
+    except BaseException:
+        if not before and not folder.joinpath(MANIFEST).exists():
+            with contextlib.suppress(OSError):
+                for path in folder.glob(".*"):
+                    path.unlink()
+                folder.rmdir()
+                if not named:
+                    folder.parent.rmdir()
         raise
 
 

@@ -1,13 +1,12 @@
 """A run or a comparison in Python's hands: tables as pandas, figures, a notebook's view."""
 
 from collections.abc import Mapping
-from html import escape
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from capcsim.errors import InputError, closest
 from capcsim.record import Record
-from capcsim.report.layout import printed
+from capcsim.report.layout import as_html, printed
 from capcsim.study.comparison import Comparison as Compared
 from capcsim.study.result import Result, read_result
 
@@ -24,7 +23,7 @@ class Run:
 
     def __init__(self, folder: str | Path) -> None:
         self._record = Record.load(Path(folder))
-        self.summary: Result = read_result(self._record)
+        self._summary = read_result(self._record)
 
     @property
     def folder(self) -> Path:
@@ -32,12 +31,18 @@ class Run:
         return self._record.folder
 
     @property
+    def summary(self) -> Result:
+        """All that `capcsim run --json` prints, as one typed value."""
+        return self._summary
+
+    @property
     def metrics(self) -> "pd.DataFrame":
         """One row a metric: value, low, high, basis, unit; docs/metrics.md defines them."""
         import pandas as pd
 
         told = {name: figure.model_dump() for name, figure in self.summary.metrics.items()}
-        return pd.DataFrame.from_dict(told, orient="index").rename_axis("metric")
+        # As objects: a byte is no float because an accuracy beside it is one.
+        return pd.DataFrame.from_dict(told, orient="index", dtype=object).rename_axis("metric")
 
     @property
     def queriers(self) -> "pd.DataFrame":
@@ -98,7 +103,7 @@ class Run:
         """What a notebook shows."""
         from capcsim.report.tables import summary
 
-        return _html(summary(self.summary))
+        return as_html(summary(self.summary))
 
 
 class Comparison(Mapping[str, Any]):
@@ -148,9 +153,4 @@ class Comparison(Mapping[str, Any]):
     def _repr_html_(self) -> str:
         from capcsim.report.comparison import table
 
-        return _html(table(self.summary))
-
-
-def _html(shown: Any) -> str:
-    """The same in a notebook, with its own colours."""
-    return f'<pre style="line-height:1.35">{escape(printed(shown))}</pre>'
+        return as_html(table(self.summary))

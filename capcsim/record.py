@@ -22,7 +22,7 @@ import pyarrow as pa
 import pyarrow.parquet as pq
 
 from capcsim.errors import HostError, RecordError
-from capcsim.files import replacing
+from capcsim.files import MANIFEST, replacing
 from capcsim.journal import MAKE_ROOM, Mark, reaches
 from capcsim.scenario import Scenario
 
@@ -62,7 +62,7 @@ class Record:
 
         `fixed` goes into the manifest and must be the same when a run is resumed; `noted` only goes into it.
         """
-        path = folder / "manifest.json"
+        path = folder / MANIFEST
         if path.exists():
             record = cls.load(folder)
             record._check_resumable({"scenario": scenario.model_dump(mode="json"), **fixed})
@@ -86,13 +86,13 @@ class Record:
             **(noted or {}),
         }
         record = cls(folder, manifest)
-        record._write_json("manifest.json", manifest)
+        record._write_json(MANIFEST, manifest)
         return record
 
     @classmethod
     def load(cls, folder: Path) -> Self:
         """A record, complete or not; raises RecordError."""
-        path = folder / "manifest.json"
+        path = folder / MANIFEST
         try:
             manifest = json.loads(path.read_text())
         except OSError as error:
@@ -130,7 +130,7 @@ class Record:
     def note_marks(self, marks: Mapping[str, Mark]) -> None:
         """Write down how far the journals are; a file that is behind that is refused from here on."""
         self.manifest = {**self.manifest, "journals": {name: asdict(mark) for name, mark in marks.items()}}
-        self._write_json("manifest.json", self.manifest)
+        self._write_json(MANIFEST, self.manifest)
 
     def check_journals(self) -> None:
         """Raises RecordError where ledger or releases are gone, or have less than the manifest has seen."""
@@ -192,7 +192,7 @@ class Record:
     def finish(self, results: Mapping[str, Any]) -> None:
         """Mark the run as complete, with what came out of it."""
         self.manifest = {**self.manifest, "state": COMPLETE, **results}
-        self._write_json("manifest.json", self.manifest)
+        self._write_json(MANIFEST, self.manifest)
 
     def _check_resumable(self, fixed: Mapping[str, Any]) -> None:
         for part, ours in fixed.items():

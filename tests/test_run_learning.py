@@ -65,7 +65,7 @@ def test_in_a_later_round_the_retrained_model_is_the_one_that_votes(scenario: Bu
     changes = {**ROUNDS, "queries.rounds": 2, "queries.per_querier": 28, "models.epochs": 5}
     wanted, means = scenario(changes), Means()
     with closing(load_backend(wanted)) as backend, scratch_books(wanted) as books:
-        walked = walk(deal_out(wanted, means), backend, books, means)
+        walked = walk(deal_out(wanted, [backend], means), backend, books, means)
     ensemble, asked = walked.trained.ensemble, walked.asked
     first = train(ensemble, means).models.voters[0]
     votes, x = asked.ballots[1][0], ensemble.samples(1, asked.rows[1])

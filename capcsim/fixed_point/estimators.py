@@ -36,8 +36,10 @@ def compile_estimator(model: Any) -> Network:
         ExtraTreesClassifier,
         AdaBoostClassifier,
     )
-    if not isinstance(model, kinds):
+    base = next((kind for kind in kinds if isinstance(model, kind)), None)
+    if base is None:
         raise UnsupportedModel(name, f"only {', '.join(kind.__name__ for kind in kinds)} can be compiled")
+    _check_predicts_as(name, type(model), base)
     seen, classes = _classes(name, model)
     shape = _input_shape(name, model)
     match model:
@@ -54,6 +56,14 @@ def compile_estimator(model: Any) -> Network:
             ensemble = Ensemble(trees, [_probabilities(tree) / len(trees) for tree in trees])
     votes = [_scattered(vote, seen, classes) for vote in ensemble.votes]
     return compile_ensemble(name, Ensemble(ensemble.trees, votes), shape, getattr(model, "feature_ranges", None))
+
+
+def _check_predicts_as(name: str, kind: type, base: type) -> None:
+    """Raise UnsupportedModel for a subclass that predicts in a way of its own: its parameters do not say how."""
+    for method in ("decision_function", "predict_proba", "predict_log_proba", "predict"):
+        if getattr(kind, method, None) is not getattr(base, method, None):
+            why = f"its {method} is not {base.__name__}'s, and its parameters alone would predict something else"
+            raise UnsupportedModel(name, f"{why}; give it as a torch module, or prepare the data beforehand")
 
 
 def _classes(name: str, model: Any) -> tuple[NDArray[np.int64], int]:

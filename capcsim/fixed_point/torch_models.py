@@ -21,6 +21,7 @@ from capcsim.fixed_point.torch_layers import (
 
 ON_SIZES = frozenset({operator.getitem, operator.mul, operator.floordiv, operator.add, operator.sub})
 """Functions that a forward method may apply to sizes."""
+HOOKED = "it has a forward hook, whose effect is unknown; remove it"
 
 
 def compile_torch(model: Any) -> Network:
@@ -33,11 +34,17 @@ def compile_torch(model: Any) -> Network:
     frozen = copy.deepcopy(model).eval()
     if type(frozen).__module__.startswith("torch.nn") and not isinstance(frozen, nn.Sequential):
         frozen = nn.Sequential(frozen)
+    if _has_hooks(model):  # which tracing leaves out, as it calls the outermost forward method itself
+        raise UnsupportedModel(type(model).__name__, HOOKED)
     graph = _trace(frozen, type(model).__name__)
     shape = tuple(int(size) for size in getattr(model, "input_shape", ())) or _first_linear(graph, frozen)
     if not shape:
         raise UnsupportedModel("model", "give it an attribute input_shape = (channels, height, width)")
     return lower(_read(graph, frozen, shape))
+
+
+def _has_hooks(module: Any) -> bool:
+    return bool(module._forward_hooks or module._forward_pre_hooks)
 
 
 def _trace(model: Any, name: str) -> Any:
@@ -91,7 +98,7 @@ def _name_of(node: Any, model: Any) -> str:
     """What an error calls a layer."""
     match node.op:
         case "call_module":
-            return f"{model.get_submodule(node.target)} (layer {node.target})"
+            return f"{' '.join(str(model.get_submodule(node.target)).split())} (layer {node.target})"
         case "call_method":
             return f".{node.target}()"
         case _:
@@ -104,8 +111,8 @@ def _meaning(layers: TorchLayers, node: Any, model: Any, args: Any) -> Callable[
         return partial(meaning_of_method(node.target), layers)
     if node.op == "call_module":
         module = model.get_submodule(node.target)
-        if module._forward_hooks or module._forward_pre_hooks:
-            layers.refuse("it has a forward hook, whose effect is unknown; remove it")
+        if _has_hooks(module):
+            layers.refuse(HOOKED)
         return partial(meaning_of_module(module), layers, module)
     if node.target in ON_SIZES and not any(isinstance(given, Op) for given in args):
         sizes: Callable[..., Any] = node.target

@@ -83,6 +83,15 @@ def arrays_as_dataset(path: Path, arrays: Mapping[str, NDArray[Any]], missing: M
     return Dataset(path.name, features, found.numbers, len(found.names), training=training, notes=notes, names=names)
 
 
+def _of_one_kind(path: Path, y: NDArray[Any]) -> NDArray[Any]:
+    """Objects that are all texts, as pandas gives them, or all whole numbers; raises ScenarioError."""
+    for kinds, dtype in (((str,), np.str_), ((int, np.integer), np.int64)):
+        if all(isinstance(each, kinds) for each in y):
+            return y.astype(dtype)
+    strange = next(i for i, each in enumerate(y) if not isinstance(each, type(y[0])) or not isinstance(each, str | int))
+    raise bad_file(path, f"y of whole numbers or text, a label for every sample; y[{strange}] is {y[strange]!r}")
+
+
 def _labels(path: Path, y: NDArray[Any], samples: int) -> Numbered:
     """Labels of an array as numbers from 0; raises ScenarioError."""
     if y.dtype.kind == "S":
@@ -91,8 +100,10 @@ def _labels(path: Path, y: NDArray[Any], samples: int) -> Numbered:
         one_hot = y.ndim == 2 and len(y) == samples
         remedy = f": y.argmax(axis=1) makes labels of {y.shape[1]} columns, one a class" if one_hot else ""
         raise bad_file(path, f"y of shape ({samples},), one label a sample; it is {y.shape}{remedy}")
+    if y.dtype.kind == "O":
+        y = _of_one_kind(path, y)
     if y.dtype.kind not in "iubfU":
-        raise bad_file(path, f"y whole numbers or text; it is {y.dtype}")
+        raise bad_file(path, f"y of whole numbers or text; it is {y.dtype}")
     absent = np.flatnonzero(np.isnan(y)) if y.dtype.kind == "f" else np.zeros(0, np.int64)
     if len(absent):
         raise bad_file(path, f"a label for every sample; {len(absent)} of y are NaN, the first is {absent[0]}")

@@ -15,10 +15,12 @@ from torch import nn
 
 from capcsim.errors import closest
 from capcsim.learning.factories import MODEL, is_model, make, reason, refusal, told
-from capcsim.learning.models import Classifier, Fitted, Network
+from capcsim.learning.models import Classifier, Fitted, Model, Network
 from capcsim.paths import source_digest
 from capcsim.scenario import FROM_PYTHON
 
+TRIED = 8
+"""Samples of each class on which an estimator is fitted to be tried."""
 _imported: dict[str, tuple[Any, str]] = {}
 """By name a factory and the digest of its source when it was found: a file edited since then is not what runs here."""
 
@@ -68,8 +70,17 @@ class Own:
                 estimator.fit(x.reshape(len(x), -1), y)
         except ValueError as error:
             allowed = f"it cannot be fitted on the {len(y)} samples of a party, of {len(np.unique(y))} classes"
-            raise refusal(self.kind, f"{allowed} ({reason(error)}); give each party more of them") from error
+            remedy = "give each party more of them, or mend its parameters"
+            raise refusal(self.kind, f"{allowed} ({reason(error)}); {remedy}") from error
         return Fitted(estimator, x.shape[1:], classes)
+
+    def tried(self, input_shape: tuple[int, ...], classes: int) -> Model:
+        """A model of this kind that has learnt nothing of use, to see early whether it can be evaluated at all."""
+        if self.is_network:
+            return self.network(input_shape, classes, 0, np.zeros(0, np.int64))
+        generator = np.random.default_rng(0)
+        y = np.arange(TRIED * classes, dtype=np.int64) % classes
+        return self.fitted(generator.uniform(-1, 1, (len(y), *input_shape)).astype(np.float32), y, classes, 0)
 
     def check_ranks(self, model: Network, x: NDArray[np.float32], absent: NDArray[np.int64]) -> None:
         """Raise ScenarioError where `absent` classes win although the last layer ranks them last."""

@@ -14,7 +14,7 @@ import csv
 import re
 import zipfile
 from collections import Counter
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from itertools import pairwise
 from pathlib import Path
 from typing import Any
@@ -100,6 +100,22 @@ def _read_parquet(path: Path) -> Table:
         about = table.schema.pandas_metadata or {}
     except (pa.ArrowException, ValueError) as error:
         raise InputError(f"no Parquet file ({str(error).splitlines()[0]})") from None
+    return _from_arrow(table, about)
+
+
+def votes_of_frame(frame: Any) -> VoteCounts:
+    """A pandas table, read as a file of it would be; raises InputError."""
+    import pyarrow as pa
+
+    try:
+        table = pa.Table.from_pandas(frame)
+    except (pa.ArrowException, TypeError, ValueError) as error:
+        raise InputError(f"votes: no table of numbers ({str(error).splitlines()[0]})") from None
+    return from_table(_from_arrow(table, table.schema.pandas_metadata or {}))
+
+
+def _from_arrow(table: Any, about: Mapping[str, Any]) -> Table:
+    """An Arrow table; `about` is what pandas noted of its index."""
     indices = frozenset(name for name in about.get("index_columns", ()) if isinstance(name, str))
     columns = [_numbers_of(name, column) for name, column in zip(table.column_names, table.columns, strict=True)]
     return Table(tuple(table.column_names), columns, indices)

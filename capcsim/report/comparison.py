@@ -15,7 +15,7 @@ from rich.markup import escape
 from rich.text import Text
 
 from capcsim.files import replacing
-from capcsim.report.figures import STYLE, save
+from capcsim.report.figures import STYLE, Picture, save
 from capcsim.report.layout import new_table
 from capcsim.report.tables import fraction, ran, seconds, size
 from capcsim.study.comparison import BackendRow, Comparison
@@ -61,7 +61,7 @@ def comparison(found: Comparison) -> Figure:
     """A label's median latency on each network, a mark for each backend."""
     networks, rows = _by_delay(found), found.backends
     with mpl.rc_context(STYLE):
-        figure = Figure(figsize=(9.5, 2.2 + len(networks) * (0.3 + 0.24 * len(rows))), layout="constrained")
+        figure = Picture(figsize=(9.5, 2.2 + len(networks) * (0.3 + 0.24 * len(rows))), layout="constrained")
         axes = figure.subplots()
         for number, row in enumerate(rows):
             _marks(axes, found, networks, number, row)

@@ -1,6 +1,7 @@
 """The figures of a run, as PNG files."""
 
 from collections.abc import Callable, Sequence
+from io import BytesIO
 from pathlib import Path
 from typing import Any
 
@@ -52,6 +53,15 @@ def draw_figures(record: Record, advance: Callable[[int], None] = lambda _: None
     return paths
 
 
+class Picture(Figure):
+    """A figure that a notebook shows, whatever it has been told of matplotlib."""
+
+    def _repr_png_(self) -> bytes:
+        content = BytesIO()
+        self.savefig(content, format="png", dpi=100)
+        return content.getvalue()
+
+
 def save(figure: Figure, path: Path) -> None:
     """Write a figure, in the format that the name tells, into a folder that may be new; raises HostError."""
     make_folder(path.parent)
@@ -91,7 +101,7 @@ def classes(record: Record) -> Figure:
         _mean_by_class([row.class_accuracy_after for row in rows]),
     ]
     asked = np.mean([row.queries_per_class for row in rows], axis=0)
-    figure = Figure(figsize=(8, 5), layout="constrained")
+    figure = Picture(figsize=(8, 5), layout="constrained")
     above, below = figure.subplots(2, 1, sharex=True, height_ratios=(2, 1))
     places = np.arange(len(asked))
     for shift, (label, colour), values in zip((-0.2, 0.2), (("before", MUTED), ("after", STRONG)), means, strict=True):
@@ -183,7 +193,7 @@ def timeline(record: Record) -> Figure:
 def utilisation(record: Record) -> Figure:
     """The busiest cores and links over the whole run."""
     found = record.manifest["utilisation"]
-    figure = Figure(figsize=(10, 4.6), layout="constrained")
+    figure = Picture(figsize=(10, 4.6), layout="constrained")
     panels = figure.subplots(1, 2, sharex=True)
     for axes, title, uses in zip(panels, ("cores", "links"), (found["cores"], found["links"]), strict=True):
         top = sorted(uses.items(), key=lambda item: -item[1])[:MOST_BARS]
@@ -217,7 +227,7 @@ def _mean_by_class(rows: Sequence[PerClass]) -> list[float]:
 
 
 def _figure(width: float, height: float) -> tuple[Figure, Axes]:
-    figure = Figure(figsize=(width, height), layout="constrained")
+    figure = Picture(figsize=(width, height), layout="constrained")
     return figure, figure.subplots()
 
 

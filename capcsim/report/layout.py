@@ -1,6 +1,7 @@
 """Tables on terminals of any width: no number is ever cut."""
 
 from collections.abc import Iterator, Sequence
+from html import escape
 from io import StringIO
 from itertools import zip_longest
 from typing import Any
@@ -65,11 +66,16 @@ def new_table(title: str | None = None) -> FittingTable:
 
 
 def printed(shown: RenderableType) -> str:
-    """As on a plain terminal of PRINTED_WIDTH columns."""
-    console = Console(file=StringIO(), width=PRINTED_WIDTH, no_color=True, highlight=False)
-    with console.capture() as captured:
-        console.print(shown)
-    return captured.get().rstrip()
+    """As on a plain terminal of PRINTED_WIDTH columns, wherever this runs."""
+    told = StringIO()
+    console = Console(file=told, width=PRINTED_WIDTH, no_color=True, force_terminal=False, force_jupyter=False)
+    console.print(shown, highlight=False)
+    return told.getvalue().rstrip()
+
+
+def as_html(shown: RenderableType) -> str:
+    """The same in a notebook, in its own colours."""
+    return f'<pre style="line-height:1.35">{escape(printed(shown))}</pre>'
 
 
 def _text(console: Console, content: RenderableType) -> Text:

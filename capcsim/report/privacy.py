@@ -8,7 +8,7 @@ from typing import Any
 import matplotlib as mpl
 from matplotlib.figure import Figure
 
-from capcsim.report.figures import ACCENT, MUTED, STRONG, STYLE, save
+from capcsim.report.figures import ACCENT, MUTED, STRONG, STYLE, Picture, save
 
 LARGEST_PLAIN = 1e6
 # Name of a curve: its label, colour and line. Dashed ones depend on private votes.
@@ -28,7 +28,7 @@ CURVES: dict[str, tuple[str, str, str]] = {
 def draw_epsilon(curves: Mapping[str, Sequence[float | None]], mechanism: str, delta: float, folder: Path) -> Path:
     """Epsilon against queries by every analysis of `curves`, on one axis; returns the PNG's path."""
     with mpl.rc_context(STYLE):
-        figure = Figure(figsize=(9, 5.4), layout="constrained")
+        figure = Picture(figsize=(9, 5.4), layout="constrained")
         axes = figure.subplots()
         last: dict[str, float] = {}
         queries = [float(number or 0) for number in curves["queries"]]
@@ -59,7 +59,7 @@ def draw_accuracy(tuning: Mapping[str, Any], folder: Path) -> Path:
     """Label accuracy against sigma and the sigma that was chosen; returns the PNG's path."""
     curve = tuning["curve"]
     with mpl.rc_context(STYLE):
-        figure = Figure(figsize=(8, 4.4), layout="constrained")
+        figure = Picture(figsize=(8, 4.4), layout="constrained")
         axes = figure.subplots()
         axes.plot(curve["sigma"], curve["accuracy"], "o-", color=STRONG, markersize=4, label="expected label accuracy")
         best = tuning["accuracy_without_noise"]

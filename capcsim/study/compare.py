@@ -48,7 +48,7 @@ def compare(
     everywhere = {SCENARIO_NETWORK: scenario.network, **networks}
     with ExitStack() as stack:
         backends = [stack.enter_context(closing(load_backend(_with_backend(scenario, choice)))) for choice in choices]
-        ensemble = deal_out(_with_backend(scenario, choices[0]), means.named(str(choices[0])), given)
+        ensemble = deal_out(_with_backend(scenario, choices[0]), backends, means.named(str(choices[0])), given)
         rows = []
         for choice, backend in zip(choices, backends, strict=True):
             own = replace(ensemble, scenario=_with_backend(scenario, choice))

@@ -3,11 +3,12 @@
 import hashlib
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass, field, replace
-from typing import Any, Protocol
+from typing import Any, Protocol, get_args
 
 import numpy as np
 from pydantic import BaseModel
 
+from capcsim.errors import InputError
 from capcsim.learning.checkpoints import Checkpoints
 from capcsim.learning.models import Model
 from capcsim.learning.parallel import Engine
@@ -15,6 +16,8 @@ from capcsim.learning.tasks import TrainingTask
 from capcsim.learning.training import train_all
 from capcsim.scenario import Models
 from capcsim.study.stages import Memory
+
+MOST_WORKERS = 4096
 
 
 class Progress(Protocol):
@@ -63,6 +66,13 @@ class Means:
     engine: Engine = "loky"
     measure: bool = False
     memory: Memory = field(default_factory=Memory)
+
+    def __post_init__(self) -> None:
+        """Raise InputError for a number of processes, or an engine, that there is not."""
+        if not isinstance(self.workers, int) or not 1 <= self.workers <= MOST_WORKERS:
+            raise InputError(f"workers = {self.workers!r}: a whole number from 1 to {MOST_WORKERS}")
+        if self.engine not in get_args(Engine):
+            raise InputError(f"engine = {self.engine!r}: choose one of {', '.join(get_args(Engine))}")
 
     def named(self, name: str) -> "Means":
         """The same, for a part of a study that has a name."""

@@ -41,7 +41,7 @@ def run_scenario(
     means = means or Means()
     privacy, note = scenario.privacy, means.progress.note
     with closing(load_backend(scenario)) as backend:
-        ensemble = deal_out(scenario, means, given)
+        ensemble = deal_out(scenario, [backend], means, given)
         book = open_book(privacy, note)
         noted = {"title": scenario.title_as_run, "host": host(), "book": book.identity if book else None}
         record = Record.start(folder, scenario, {"versions": versions()}, noted)

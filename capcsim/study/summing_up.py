@@ -15,7 +15,7 @@ from capcsim.protocol.flow import UNANSWERED
 from capcsim.simulation.world import QueryRow, Simulated
 from capcsim.study.books import accountant_of
 from capcsim.study.caveats import caveats
-from capcsim.study.metrics import METRICS, View, value
+from capcsim.study.metrics import BY_NAME, View, value
 from capcsim.study.result import (
     FORMER_NAMES,
     OF_A_QUERIER,
@@ -82,9 +82,10 @@ def result_of(walked: Walked, record: str, stages: Mapping[str, int], booked: Ma
 
 def figures(view: View) -> dict[str, Figure]:
     """Every metric of a view, with its basis."""
+    units = {"currency": view.walked.scenario.prices.currency}
     return {
-        each.name: Figure(value=each.of(view), low=None, high=None, basis=each.basis, unit=each.unit)
-        for each in METRICS
+        name: Figure(value=each.of(view), low=None, high=None, basis=each.basis, unit=units.get(each.unit, each.unit))
+        for name, each in BY_NAME.items()
     }
 
 

@@ -4,6 +4,8 @@ from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field, replace
 from typing import Any
 
+from capcsim.backend import Backend
+from capcsim.errors import ScenarioError, UnsupportedModel
 from capcsim.learning.datasets import load_dataset
 from capcsim.learning.ensemble import Bought, Ensemble, PartyModels
 from capcsim.learning.samples import Dataset
@@ -29,12 +31,22 @@ class Given:
     models: Mapping[str, Any] = field(default_factory=dict)
 
 
-def deal_out(scenario: Scenario, means: Means, given: Given = Given()) -> Ensemble:
-    """Read the data and deal them out; what must be said of the data is said. Raises ScenarioError."""
+def deal_out(scenario: Scenario, backends: Sequence[Backend], means: Means, given: Given = Given()) -> Ensemble:
+    """Read the data and deal them out; what must be said of the data is said.
+
+    Raises ScenarioError, also for a model of the user's own that one of the backends cannot evaluate.
+    """
     means.progress.stage("reading the data", 1)
     ensemble = Ensemble.of(scenario, given.dataset or load_dataset(scenario.data), given.models)
     for note in ensemble.dataset.notes:
         means.progress.note(f"data: {note}")
+    for own in ensemble.own.values():
+        tried = own.tried(ensemble.dataset.x.shape[1:], ensemble.dataset.classes)
+        for backend in backends:
+            try:
+                backend.prepare(tried.estimator, seed=0)
+            except UnsupportedModel as error:
+                raise ScenarioError("models.kinds", own.kind, str(error)) from error
     return ensemble
 
 

@@ -358,7 +358,7 @@ def requests_of(monkeypatch: pytest.MonkeyPatch) -> Callable[[Scenario], dict[st
         monkeypatch.setattr("capcsim.costs.foresee.flow", watched("bench"))
         means = Means()
         with closing(load_backend(scenario)) as backend, scratch_books(scenario) as books:
-            walk(deal_out(scenario, means), backend, books, means)
+            walk(deal_out(scenario, [backend], means), backend, books, means)
             drive(Watched(flow(*made[0]), found["hand"]), happens)  # type: ignore[arg-type]
         return found
 
@@ -412,7 +412,7 @@ def test_a_further_step_is_a_change_in_the_flow_and_one_handler_for_each_driver(
     means = Means(measure=True)
     wanted = scenario({"queries.per_querier": 3})
     with closing(load_backend(wanted)) as backend, scratch_books(wanted) as books:
-        log = walk(deal_out(wanted, means), backend, books, means).simulated.log
+        log = walk(deal_out(wanted, [backend], means), backend, books, means).simulated.log
     done = Counter(row.step for row in log.compute)
     assert done[Dummy.BLIND] == 14, "two batches of one querying party each, seven answering parties"  # type: ignore[index]
     assert sum(row.nbytes for row in log.messages if row.step == Dummy.BLIND) == 14 * 7

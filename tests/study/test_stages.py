@@ -49,7 +49,7 @@ def changed(tree: Tree, changes: Tree) -> Scenario:
 def through(scenario: Scenario, memory: Memory) -> Walked:
     means = Means(memory=memory)
     with closing(load_backend(scenario)) as backend, scratch_books(scenario) as books:
-        return walk(deal_out(scenario, means), backend, books, means)
+        return walk(deal_out(scenario, [backend], means), backend, books, means)
 
 
 @pytest.fixture(autouse=True)
@@ -196,7 +196,7 @@ def anew_after(memory: Memory, scenario: Scenario, given: Given | None = None) -
     again = Memory(memory.values)
     means = Means(memory=again)
     with closing(load_backend(scenario)) as backend, scratch_books(scenario) as books:
-        walk(deal_out(scenario, means, given or Given()), backend, books, means)
+        walk(deal_out(scenario, [backend], means, given or Given()), backend, books, means)
     return {stage for stage, number in again.stages().items() if number}
 
 
@@ -217,7 +217,7 @@ def test_other_samples_in_the_same_places_are_other_content(smoke_tree: Tree) ->
         x = dataset.x.copy()
         x[rows] = 1 - x[rows]
         with closing(load_backend(wanted)) as backend, scratch_books(wanted) as books:
-            return walk(deal_out(wanted, means, Given(replace(dataset, x=x))), backend, books, means)
+            return walk(deal_out(wanted, [backend], means, Given(replace(dataset, x=x))), backend, books, means)
 
     base = judged_with([])
     assert judged_with([]).judged is base.judged
