@@ -108,6 +108,8 @@ def as_python_says(function: Callable[P, T]) -> Callable[P, T]:
         except InputError as error:
             error.args = tuple(OPTION.sub(_argument, str(each)) for each in error.args)
             raise
+        except (OSError, MemoryError) as error:
+            raise HostError.of(error) or error from None
 
     return called
 

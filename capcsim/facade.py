@@ -2,22 +2,31 @@
 
 from collections.abc import Iterator, Mapping, Sequence
 from contextlib import contextmanager
+from numbers import Real
+from os import PathLike
 from pathlib import Path
+from threading import RLock
 from typing import Any, TypeAlias
 
 import numpy as np
+from numpy.typing import NDArray
 
 from capcsim.errors import InputError, ScenarioError, as_python_says
 from capcsim.files import new_folder, withdrawing
 from capcsim.learning.parallel import Engine
 from capcsim.ran import Comparison, Run
 from capcsim.scenario import GivenData, Network, Scenario, load_scenario, tree_of
+from capcsim.study.comparison import SCENARIO_NETWORK
 from capcsim.study.means import Means, Progress, Silent
 from capcsim.study.trained import Given
 
 Named: TypeAlias = str | Path | Mapping[str, Any] | Scenario
 """A scenario that ships, by name; a TOML file; nested dictionaries; a Scenario."""
 ARRAYS = "arrays"
+MOST = 1 << 31
+"""No count of votes reaches it."""
+ONE_AT_A_TIME = RLock()
+"""torch's generator, its number of threads and its tracing are the whole process's: a second run waits."""
 
 
 @as_python_says
@@ -49,8 +58,10 @@ def run(
     from capcsim.study.run import run_scenario
 
     wanted, given = _asked_for(scenario, set, seed, backend, data_folder, data, models)
+    if not isinstance(output, str | PathLike | None):
+        raise InputError(f"output: a directory's name; this is {_kind(output)}")
     folder = Path(output) if output is not None else new_folder(_name(scenario))
-    with _telling(progress) as stages, withdrawing(folder, named=output is not None):
+    with _telling(progress) as stages, withdrawing(folder, named=output is not None), ONE_AT_A_TIME:
         run_scenario(wanted, folder, means=Means(stages, workers, engine, measure), adopt=adopt, given=given)
     return Run(folder)
 
@@ -76,16 +87,14 @@ def compare(
 
     `backends` are names, with options as in "crypten:provider=third-party". Raises a CapcsimError.
     """
-    from capcsim.choices import parse_choices, parse_networks
+    from capcsim.choices import parse_choices
     from capcsim.study.compare import compare as compare_backends
 
     wanted, given = _asked_for(scenario, set, seed, None, data_folder, data, models)
-    choices = parse_choices(backends if isinstance(backends, str) else ",".join(backends))
-    if not isinstance(networks, Mapping):
-        networks = parse_networks(networks if isinstance(networks, str) else ",".join(networks))
-    with _telling(progress) as stages:
+    choices, others = parse_choices(_listed("backends", backends)), _networks(networks)
+    with _telling(progress) as stages, ONE_AT_A_TIME:
         means = Means(stages, workers, engine, measure)
-        found = compare_backends(wanted, choices, networks, repeats=repeats, means=means, given=given)
+        found = compare_backends(wanted, choices, others, repeats=repeats, means=means, given=given)
     return Comparison(found)
 
 
@@ -114,7 +123,11 @@ def account(
     source = (
         votes.folder if isinstance(votes, Run) else Path(votes) if isinstance(votes, str | Path) else _counts(votes)
     )
+    for name, value in {"delta": delta, "budget": budget, "group_size": group_size}.items():
+        _check_number(name, value)
     parameters = {"sigma": sigma, "scale": scale, "threshold": threshold, "sigma1": sigma1}
+    for name, value in parameters.items():
+        _check_number(name, value)
     wanted = parse_mechanism(source, mechanism, parameters, adjacency=adjacency, group_size=group_size)
     return account_of(source, wanted, delta, noise=noise, budget=budget, header=header)
 
@@ -128,8 +141,9 @@ def _counts(votes: Any) -> Any:
 
         return votes_of_frame(votes)
 
-    counts = np.asarray(votes)
-    if counts.ndim != 2 or counts.dtype.kind not in "iu" or not counts.size or counts.min() < 0:
+    counts = _array("votes", votes)
+    whole = counts.ndim == 2 and counts.dtype.kind in "iu" and counts.size > 0
+    if not whole or counts.min() < 0 or counts.max() >= MOST:
         raise InputError(
             f"votes: whole numbers from 0, one row a query and one column a class; this is {counts.dtype}"
             f" of shape {counts.shape}"
@@ -148,9 +162,10 @@ def _asked_for(
 ) -> tuple[Scenario, Given]:
     """The scenario with what Python hands over named in it."""
     folder = None if data_folder is None else Path(data_folder)
-    if isinstance(models, str) or not isinstance(models, Sequence):
+    if isinstance(models, str | Mapping) or hasattr(models, "forward") or not hasattr(models, "__iter__"):
         raise InputError(f"models: a list of models, as in models=[model]; this is {_kind(models)}")
-    overrides = _overrides(changes)
+    models, overrides = list(models), _overrides(changes)
+    seed = getattr(seed, "item", lambda: seed)()  # numpy's whole numbers too
     objects = [model for model in models if not isinstance(model, str)]
     own = {f"python:{_called(model)}{number or ''}": model for number, model in enumerate(objects)}
     if models:
@@ -168,10 +183,12 @@ def _overrides(changes: Mapping[str, Any] | None) -> dict[str, Any]:
     if not isinstance(changes, Mapping | None):
         raise InputError(f'set: a dictionary, as in set={{"privacy.sigma": 5}}; this is {_kind(changes)}')
     for key, value in (changes or {}).items():
+        if not isinstance(key, str):
+            raise InputError(f"set: {key!r} is no key; keys are texts, as in set={{'privacy.sigma': 5}}")
         if key in Scenario.model_fields and isinstance(value, Mapping):
             named = f"{key}.{next(iter(value), 'key')}"
             raise InputError(f"set: {key!r} is a section; name each key of it that changes, as in {named!r}")
-    return dict(changes or {})
+    return {key: value.tolist() if isinstance(value, np.ndarray) else value for key, value in (changes or {}).items()}
 
 
 def _foreign(scenario: Named) -> dict[str, None]:
@@ -189,10 +206,49 @@ def _dataset(data: Any, scenario: Scenario) -> Any:
     arrays = data if isinstance(data, Mapping) else dict(zip(("x", "y"), data, strict=True))
     assert isinstance(scenario.data, GivenData), "its source was set so"
     try:
-        named = {name: np.asarray(array) for name, array in arrays.items()}
+        named = {str(name): _array(f"data: {name}", array) for name, array in arrays.items()}
         return arrays_as_dataset(Path(ARRAYS), named, scenario.data.missing)
     except ScenarioError as error:
         raise InputError(f"data: {error.allowed}") from None
+
+
+def _array(name: str, value: Any) -> NDArray[Any]:
+    """An array of something from Python; raises InputError."""
+    if np.ma.isMaskedArray(value):
+        raise InputError(f"{name} is a masked array, whose hidden values would be used: fill it, features with NaN")
+    try:
+        return np.asarray(value)
+    except Exception as error:  # whatever it is may refuse in any way
+        why = str(error).splitlines()[0] if str(error) else type(error).__name__
+        raise InputError(f"{name}: {_kind(value)} makes no array ({why})") from error
+
+
+def _listed(name: str, value: Any) -> str:
+    """Names with commas between; raises InputError."""
+    if isinstance(value, str):
+        return value
+    if not isinstance(value, Sequence) or not all(isinstance(each, str) for each in value) or not value:
+        raise InputError(f"{name}: a list of names, or names with commas between; this is {value!r}")
+    return ",".join(value)
+
+
+def _networks(given: Any) -> dict[str, Network]:
+    """Networks by name: some that ship, or others in a mapping; raises InputError or ScenarioError."""
+    from capcsim.choices import parse_networks
+
+    if not isinstance(given, Mapping):
+        return parse_networks(_listed("networks", given) if given else "")
+    if strange := next((name for name, each in given.items() if not isinstance(each, Network)), None):
+        allowed = "capcsim.load_scenario(SCENARIO, changes).network is one"
+        raise InputError(f"networks: {strange!r} is {_kind(given[strange])}, not a Network; {allowed}")
+    if SCENARIO_NETWORK in given:
+        raise InputError(f"networks: {SCENARIO_NETWORK!r} is the scenario's own; give yours another name")
+    return dict(given)
+
+
+def _check_number(name: str, value: Any) -> None:
+    if value is not None and (isinstance(value, bool) or not isinstance(value, Real)):
+        raise InputError(f"{name}: a number; this is {value!r}")
 
 
 def _kind(value: Any) -> str:

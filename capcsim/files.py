@@ -7,6 +7,7 @@ from contextlib import contextmanager
 from datetime import datetime
 from itertools import count
 from pathlib import Path
+from threading import get_ident
 
 from capcsim.errors import HostError
 
@@ -34,7 +35,7 @@ def replacing(path: Path) -> Iterator[Path]:
 
     Raises HostError, which names `path`, for an OSError in the block.
     """
-    fresh = path.with_name(f".{path.stem}.{os.getpid()}{path.suffix}")
+    fresh = path.with_name(f".{path.stem}.{os.getpid()}.{get_ident()}{path.suffix}")
     try:
         yield fresh
         fresh.replace(path)

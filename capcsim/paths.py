@@ -1,5 +1,6 @@
 """Where capcsim keeps what can be made again, and what that was made by."""
 
+import ast
 import hashlib
 import os
 import platform
@@ -7,6 +8,7 @@ from collections.abc import Iterable
 from contextlib import suppress
 from importlib.util import find_spec
 from pathlib import Path
+from sysconfig import get_path
 
 from capcsim import __version__
 from capcsim.errors import BookUnavailable, HostError
@@ -45,6 +47,39 @@ def versions(libraries: Iterable[str]) -> dict[str, str]:
         with suppress(PackageNotFoundError):
             found[library] = version(library)
     return found
+
+
+def imported_by(module: str) -> list[str]:
+    """The modules, outside Python's own and installed ones, that a module imports anywhere in it, and theirs."""
+    found: dict[str, None] = {}
+    left = [module]
+    while left:
+        name = left.pop()
+        path = _own_source(name)
+        if path is None or name in found:
+            continue
+        found[name] = None
+        package = name if path.name == "__init__.py" else name.rpartition(".")[0]
+        for node in ast.walk(ast.parse(path.read_bytes())):
+            if isinstance(node, ast.Import):
+                left += [alias.name for alias in node.names]
+            elif isinstance(node, ast.ImportFrom):
+                above = package.split(".")[: len(package.split(".")) - node.level + 1] if node.level else []
+                base = ".".join([*above, *filter(None, [node.module])])
+                left += [base, *(f"{base}.{alias.name}" for alias in node.names)]
+    return list(found)
+
+
+def _own_source(module: str) -> Path | None:
+    """A module's source, unless it belongs to Python or is installed."""
+    try:
+        spec = find_spec(module)
+    except (ImportError, ValueError, AttributeError):  # not a module, or one that is made elsewhere
+        return None
+    path = Path(spec.origin) if spec and spec.origin else Path()
+    kept = ("stdlib", "platstdlib", "purelib", "platlib")
+    installed = any(path.is_relative_to(get_path(each)) for each in kept)
+    return path if path.suffix == ".py" and not installed else None
 
 
 def source_digest(modules: Iterable[str]) -> str:

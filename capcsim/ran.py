@@ -1,6 +1,7 @@
 """A run or a comparison in Python's hands: tables as pandas, figures, a notebook's view."""
 
 from collections.abc import Mapping
+from os import PathLike
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -22,6 +23,8 @@ class Run:
     """
 
     def __init__(self, folder: str | Path) -> None:
+        if not isinstance(folder, str | PathLike):
+            raise InputError(f"a run's directory; this is {folder!r}")
         self._record = Record.load(Path(folder))
         self._summary = read_result(self._record)
 
@@ -78,7 +81,7 @@ class Run:
         from capcsim.report.figures import FIGURES, STYLE
 
         if name not in FIGURES:
-            raise InputError(f"figure {name!r}: choose one of {', '.join(FIGURES)}{closest(name, FIGURES)}")
+            raise InputError(f"figure {name!r}: choose one of {', '.join(FIGURES)}{closest(str(name), FIGURES)}")
         with mpl.rc_context(STYLE):
             return FIGURES[name](self._record)
 

@@ -99,6 +99,8 @@ class Record:
             raise RecordError(f"{folder}: not a run's directory ({error.strerror}: manifest.json)") from None
         except ValueError as error:
             raise RecordError(f"{path}: damaged ({error}); restore it from a copy") from None
+        if not isinstance(manifest, dict):
+            raise RecordError(f"{path}: damaged (it is no object); restore it from a copy")
         if manifest.get("schema_version") != SCHEMA_VERSION:
             found = manifest.get("schema_version")
             raise RecordError(f"{path}: schema version {found}, but this capcsim reads {SCHEMA_VERSION}")
@@ -107,7 +109,7 @@ class Record:
     @property
     def complete(self) -> bool:
         """Whether the run came to its end."""
-        return bool(self.manifest["state"] == COMPLETE)
+        return bool(self.manifest.get("state") == COMPLETE)
 
     def check_complete(self) -> None:
         """Raises RecordError for a run that did not come to its end."""
@@ -196,12 +198,12 @@ class Record:
 
     def _check_resumable(self, fixed: Mapping[str, Any]) -> None:
         for part, ours in fixed.items():
-            theirs = self.manifest[part]
+            theirs = self.manifest.get(part, {})
             if theirs != ours:
                 keys = ", ".join(sorted(key for key in {*ours, *theirs} if theirs.get(key) != ours.get(key)))
                 raise RecordError(
-                    f"{self.folder}: holds a run with another {part} (it differs in {keys});"
-                    " choose another directory with -o"
+                    f"{self.folder}: holds a run with {'an' * (part == 'scenario')}other {part}"
+                    f" (it differs in {keys}); choose another directory with -o"
                 )
 
     def _write_json(self, name: str, content: Mapping[str, Any]) -> None:

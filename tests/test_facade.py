@@ -1,20 +1,23 @@
 """The Python door: what a command does, one call does."""
 
+import shutil
 import subprocess
 import sys
 import threading
-import time
 from pathlib import Path
 from typing import Any
 
 import numpy as np
+import pandas as pd
 import pytest
 from matplotlib.figure import Figure
+from sklearn.linear_model import LogisticRegression
 
 import capcsim
 from capcsim.errors import InputError, ScenarioError
 from tests.environment import importing_from
 
+LEARNT = ("accuracy_before", "accuracy_after", "labels", "label_accuracy", "epsilon")
 QUICK = {"parties.count": 4, "models.epochs": 8, "models.kinds": ["logistic"], "queries.per_querier": 4}
 
 
@@ -101,7 +104,7 @@ def test_own_arrays_are_data(tmp_path: Path) -> None:
     parts = {"x_train": x[:300], "y_train": y[:300], "x_test": x[300:], "y_test": y[300:]}
     again = capcsim.run("smoke", set={**QUICK, "models.epochs": 30}, data=parts, output=tmp_path / "parts")
     assert again.metrics.loc["labels", "value"] == 8
-    with pytest.raises(ScenarioError, match="data = 'arrays': x within"):
+    with pytest.raises(InputError, match="data: x within"):
         capcsim.run("smoke", set=QUICK, data=(100 * x, y), output=tmp_path / "wide")
     with pytest.raises(ScenarioError, match=r"arrays come from Python only, by capcsim\.run"):
         capcsim.run("smoke", set={**QUICK, "data.source": "arrays"}, output=tmp_path / "none")
@@ -109,7 +112,6 @@ def test_own_arrays_are_data(tmp_path: Path) -> None:
 
 def test_own_models_are_kinds(tmp_path: Path) -> None:
     import torch
-    from sklearn.linear_model import LogisticRegression
 
     def network(shape: tuple[int, ...], classes: int) -> Any:
         return torch.nn.Sequential(torch.nn.Linear(*shape, 8), torch.nn.ReLU(), torch.nn.Linear(8, classes))
@@ -161,6 +163,110 @@ def test_it_runs_in_a_thread(tmp_path: Path) -> None:
     assert found[0].metrics.loc["labels", "value"] == 8
 
 
+def test_two_threads_give_what_each_alone_would(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """torch's generator and its tracing belong to the whole process."""
+    monkeypatch.setenv("CAPCSIM_CACHE", str(tmp_path / "cache"))
+    found: dict[str, list[Any]] = {}
+
+    def work(name: str, seed: int) -> None:
+        run = capcsim.run("smoke", set={**QUICK, "models.epochs": 4}, seed=seed, output=tmp_path / name)
+        found[name] = [row.model_dump() for row in run.summary.queriers]
+
+    threads = [threading.Thread(target=work, args=(f"beside {seed}", seed)) for seed in (7, 8)]
+    for thread in threads:
+        thread.start()
+    for thread in threads:
+        thread.join()
+    monkeypatch.setenv("CAPCSIM_CACHE", str(tmp_path / "another"))
+    for seed in (7, 8):
+        work("alone", seed)
+        for beside, alone in zip(found[f"beside {seed}"], found["alone"], strict=True):
+            assert [beside[key] for key in LEARNT] == [alone[key] for key in LEARNT]
+        shutil.rmtree(tmp_path / "alone")
+
+
+X = np.zeros((4, 2))
+WRONG: dict[str, tuple[dict[str, Any], str]] = {
+    "a table": ({"data": pd.DataFrame({"a": [1], "y": [0]})}, r"data: \(x, y\), or .*a DataFrame; of a table: data="),
+    "three parts": ({"data": (X, X, X)}, r"data: \(x, y\), or a mapping of arrays with x and y; this is a tuple$"),
+    "a name": ({"data": "digits"}, r"data: \(x, y\).*this is a str$"),
+    "ragged": ({"data": ([[1], [1, 2]], [0, 1])}, "data: x: a list makes no array"),
+    "masked": ({"data": (np.ma.masked_array(X, X > 0), [0, 1, 0, 1])}, "data: x is a masked array.*fill it"),
+    "mixed labels": ({"data": (X, np.array(["a", 2, "a", 2], object))}, r"data: y of whole .*; y\[1\] is 2$"),
+    "one model": ({"models": LogisticRegression()}, r"models: a list of models, as in models=\[model\]; this is a Log"),
+    "a kind": ({"models": "mlp"}, r"models: a list of models, as in models=\[model\]; this is a str$"),
+    "changes in a row": ({"set": ["privacy.sigma=2"]}, r"set: a dictionary, as in set=.*; this is a list$"),
+    "a number as a key": ({"set": {5: 1}}, "set: 5 is no key"),
+    "a section": ({"set": {"privacy": {"sigma": 2}}}, "set: 'privacy' is a section; .*, as in 'privacy.sigma'$"),
+    "workers": ({"workers": 0}, "workers = 0: a whole number from 1 to"),
+    "workers in text": ({"workers": "2"}, "workers = '2': a whole number"),
+    "an engine": ({"engine": "spark"}, "engine = 'spark': choose one of loky, dask, ray"),
+    "an output": ({"output": 5}, "output: a directory's name; this is a int$"),
+    "a key": ({"set": {"": 1}}, "^set = '=1': a.b=v"),
+}
+
+
+@pytest.mark.parametrize("name", WRONG)
+def test_a_mistake_is_one_line_in_pythons_words(tmp_path: Path, monkeypatch: pytest.MonkeyPatch, name: str) -> None:
+    monkeypatch.chdir(tmp_path)
+    arguments, says = WRONG[name]
+    with pytest.raises(capcsim.CapcsimError, match=says) as told:
+        capcsim.run("smoke", **arguments)
+    assert "\n" not in str(told.value)
+    assert "--" not in str(told.value)
+    assert not list(tmp_path.iterdir()), "no folder stays behind"
+
+
+WRONG_COUNTS: dict[str, tuple[Any, dict[str, Any], str]] = {
+    "no mechanism": ([[1, 2]], {}, "^mechanism: give one of gnmax"),
+    "no noise": ([[1, 2]], {"mechanism": "gnmax"}, "^sigma is missing: a number of votes"),
+    "text": ([[1, 2]], {"mechanism": "gnmax", "sigma": "7"}, "^sigma: a number; this is '7'"),
+    "ragged": ([[1], [1, 2]], {"mechanism": "gnmax", "sigma": 7}, "^votes: a list makes no array"),
+    "huge": (np.array([[1, 2**63]], np.uint64), {"mechanism": "gnmax", "sigma": 7}, "^votes: whole numbers from 0"),
+    "a strange column": (
+        pd.DataFrame({"a": [1, 2], "b": [3, 4], "total": [4, 6]}), {"mechanism": "gnmax", "sigma": 7}, "total",
+    ),
+}  # fmt: skip
+
+
+@pytest.mark.parametrize("name", WRONG_COUNTS)
+def test_a_mistake_in_accounting_is_one_line_too(name: str) -> None:
+    votes, arguments, says = WRONG_COUNTS[name]
+    with pytest.raises(capcsim.CapcsimError, match=says):
+        capcsim.account(votes, delta=1e-5, **arguments)
+
+
+def test_a_table_of_counts_is_read_as_its_file_would_be() -> None:
+    table = pd.DataFrame({"0": [40, 5], "1": [7, 42], "true_label": [0, 1]})
+    of_table, of_array = (
+        capcsim.account(each, mechanism="gnmax", sigma=7.0, delta=1e-5).to_json()
+        for each in (table, table[["0", "1"]].to_numpy())
+    )
+    assert of_table["epsilon"] == of_array["epsilon"]
+
+
+def test_networks_to_compare_have_names_of_their_own() -> None:
+    network = capcsim.load_scenario("smoke").network
+    for wrong, says in (({"scenario": network}, "is the scenario's own"), ({"far": {"latency_s": 1}}, "not a Network")):
+        with pytest.raises(InputError, match=f"networks: .*{says}"):
+            capcsim.compare("smoke", ["plaintext"], networks=wrong)
+
+
+def test_labels_of_pandas_are_labels(tmp_path: Path) -> None:
+    x, y = blobs()
+    found = [
+        capcsim.run("smoke", set=QUICK, data=(pd.DataFrame(x), each), output=tmp_path / str(number)).summary.queriers
+        for number, each in enumerate((y, pd.Series(y), pd.Series(y, dtype=object), pd.Series(y, dtype="category")))
+    ]
+    assert all(each == found[0] for each in found)
+
+
+def test_what_is_printed_is_plain_wherever_it_runs(run: capcsim.Run, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setenv("FORCE_COLOR", "1")
+    monkeypatch.setenv("TTY_COMPATIBLE", "1")
+    assert "\x1b" not in str(run) + run._repr_html_()
+
+
 def test_it_runs_at_the_prompt(tmp_path: Path) -> None:
     lines = [
         "import capcsim",
@@ -182,24 +288,41 @@ def test_it_runs_at_the_prompt(tmp_path: Path) -> None:
     assert done.stdout.splitlines()[1].startswith("<Run 'Smoke test")
 
 
+def in_the_kernel(client: Any, code: str) -> dict[str, Any]:
+    """What a cell shows: one thing, and nothing printed besides."""
+    client.execute(code)
+    shown = None
+    while True:
+        message = client.get_iopub_msg(timeout=120)
+        content = message["content"]
+        match message["msg_type"]:
+            case "error":
+                pytest.fail("\n".join(content["traceback"]))
+            case "display_data" | "stream":
+                pytest.fail(f"shown besides: {content}")
+            case "execute_result":
+                shown = content["data"]
+            case "status" if content["execution_state"] == "idle" and shown is not None:
+                return dict(shown)
+
+
 def test_it_runs_in_a_notebook_kernel(tmp_path: Path) -> None:
     jupyter = pytest.importorskip("jupyter_client")
     pytest.importorskip("ipykernel")
     manager, client = jupyter.manager.start_new_kernel(cwd=str(tmp_path))
     try:
-        code = f"import capcsim; run = capcsim.run('smoke', set={QUICK!r}, output='run'); run"
-        client.execute(code)
-        shown = None
-        ends = time.monotonic() + 120
-        while time.monotonic() < ends:
-            message = client.get_iopub_msg(timeout=120)
-            if message["msg_type"] == "error":
-                pytest.fail("\n".join(message["content"]["traceback"]))
-            if message["msg_type"] == "execute_result":
-                shown = message["content"]["data"]
-                break
-        assert shown is not None
-        assert "party 1" in shown["text/html"]
+        shown = [
+            in_the_kernel(client, code)
+            for code in (
+                f"import capcsim; run = capcsim.run('smoke', set={QUICK!r}, output='run'); run",
+                "run.figure('timeline')",
+                "capcsim.account(run)",
+            )
+        ]
+        assert "party 1" in shown[0]["text/html"]
+        assert "\x1b" not in shown[0]["text/html"]
+        assert shown[1]["image/png"].startswith("iVBOR")
+        assert "8 queries of 10 classes" in shown[2]["text/html"]
     finally:
         client.stop_channels()
         manager.shutdown_kernel(now=True)

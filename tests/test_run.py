@@ -11,7 +11,9 @@ from typing import Any
 
 import numpy as np
 import pytest
+from sklearn.linear_model import LogisticRegression
 
+import capcsim
 from capcsim.errors import RecordError
 from capcsim.journal import Journal, read_journal
 from capcsim.protocol.noise import mechanism_of
@@ -282,15 +284,32 @@ def test_a_run_is_not_resumed_on_other_data(tmp_path: Path) -> None:
     overrides = ("data.source=npz", f"data.path={data}")
     assert run_until_killed(folder, 9, *overrides) == -signal.SIGKILL
     np.savez(data, x=x[::-1], y=y)
-    with pytest.raises(RecordError, match="the data set has changed since this run began"):
+    with pytest.raises(RecordError, match=r"other inputs \(it differs in data\)"):
         run_scenario(load_scenario("smoke", overrides), folder)
+
+
+def test_a_run_that_is_complete_is_not_shown_for_other_data(tmp_path: Path) -> None:
+    y = np.arange(700) % 3
+    x = np.eye(3)[y]
+    shared = {"set": {"data.train_per_party": 40, "data.evaluation": 50}, "output": tmp_path / "run"}
+    capcsim.run("smoke", data=(x, y), **shared)
+    capcsim.run("smoke", data=(x, y), **shared)
+    with pytest.raises(RecordError, match=r"other inputs \(it differs in data\)"):
+        capcsim.run("smoke", data=(x, y[::-1]), **shared)
+
+
+def test_a_run_is_not_resumed_with_another_model_of_the_same_name(tmp_path: Path) -> None:
+    folder = tmp_path / "killed"
+    capcsim.run("smoke", models=[LogisticRegression(C=1e-4)], output=folder)
+    with pytest.raises(RecordError, match=r"other inputs \(it differs in python:LogisticRegression\)"):
+        capcsim.run("smoke", models=[LogisticRegression(C=1e4)], output=folder)
 
 
 def test_a_run_is_not_resumed_with_other_versions(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     folder = tmp_path / "killed"
     assert run_until_killed(folder, 9) == -signal.SIGKILL
     monkeypatch.setattr("capcsim.study.run.versions", lambda: {"numpy": "1.0"})
-    with pytest.raises(RecordError, match=r"another versions \(it differs in .*numpy"):
+    with pytest.raises(RecordError, match=r"other versions \(it differs in .*numpy"):
         run_scenario(load_scenario("smoke"), folder)
 
 

@@ -38,6 +38,18 @@ SHORT_ROUNDS = (
 )
 
 
+def test_a_round_begins_when_the_one_before_is_over_not_at_a_deadline_that_nobody_waits_for(
+    scenario: Build, tmp_path: Path
+) -> None:
+    changes = {"queries.rounds": 2, "parties.queriers": 1}
+    waits, never = (
+        run_scenario(scenario({**changes, **deadline}), tmp_path / str(len(deadline))).manifest["summary"]
+        for deadline in ({"protocol.deadline_s": 600.0}, {})
+    )
+    assert waits["makespan_s"] == never["makespan_s"] < 10
+    assert waits["busiest"] == never["busiest"]
+
+
 def test_rounds_retrain_in_between_and_ask_nothing_twice(scenario: Build, tmp_path: Path) -> None:
     one, three = (run_scenario(scenario(ROUNDS | {"queries.rounds": n}), tmp_path / str(n)) for n in (1, 3))
     for record in (one, three):

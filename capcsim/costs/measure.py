@@ -22,7 +22,7 @@ from capcsim.costs.foresee import Pair
 from capcsim.costs.measured import Agreement, Measurements, Stratum, guardian_group, pair_group
 from capcsim.costs.transcripts import from_json, to_json
 from capcsim.crypto.shares import reconstruct
-from capcsim.errors import ConformanceError
+from capcsim.errors import ConformanceError, RecordError
 from capcsim.privacy.mechanisms import Mechanism
 from capcsim.protocol.steps import Votes, count_programs, share_votes, submit_programs, sum_shares
 from capcsim.seeds import Seeds
@@ -96,13 +96,13 @@ class Bench:
         group = self._steps.group(chosen[0])
         kinds = [Stratum(step, group, size) for step in chosen[0].steps]
         name = f"{group} | batch {size}"
-        stored = None if all(kind in self.result.samples for kind in kinds) else self._cache.load(name)
         if all(kind in self.result.samples for kind in kinds):
             advance(WARM_UPS + len(chosen))
             return
-        if stored is not None and min(map(len, stored["samples"])) >= len(chosen):
-            columns = [tuple(map(from_json, column)) for column in stored["samples"]]
-            self.result.earlier += Agreement(**stored["agreement"])
+        stored = _stored(self._cache.load(name), len(chosen))
+        if stored is not None:
+            columns, agreement = stored
+            self.result.earlier += agreement
             self.result.reused_strata += len(kinds)
             advance(WARM_UPS + len(chosen))
         else:
@@ -280,6 +280,16 @@ def strata(pairs: Iterable[Pair]) -> Iterator[tuple[int, list[Pair]]]:
 def runs(pairs: Iterable[Pair], samples: int) -> int:
     """How many runs `sample` takes at most, warm-ups included."""
     return len(list(strata(pairs))) * (samples + WARM_UPS)
+
+
+def _stored(found: dict[str, Any] | None, enough: int) -> tuple[list[tuple[Transcript, ...]], Agreement] | None:
+    """By step the transcripts of an earlier run, where they are enough; what is damaged counts as absent."""
+    try:
+        columns = [tuple(map(from_json, column)) for column in (found or {})["samples"]]
+        agreement = Agreement(**(found or {})["agreement"])
+    except (KeyError, TypeError, ValueError, RecordError):
+        return None
+    return (columns, agreement) if columns and min(map(len, columns)) >= enough else None
 
 
 def _chosen(members: Sequence[Pair], samples: int, generator: np.random.Generator) -> list[Pair]:

@@ -63,6 +63,11 @@ class Ensemble:
         return cls(scenario, dataset, parts, kinds)
 
     @property
+    def own_digests(self) -> dict[str, str]:
+        """What tells the user's own models from others, as far as anything does in another process too."""
+        return {kind: own.lasting_digest for kind, own in self.own.items()}
+
+    @property
     def owners(self) -> list[int]:
         """The party of each voter."""
         parties = self.scenario.parties

@@ -3,6 +3,8 @@
 import copy
 import inspect
 import sys
+from collections.abc import Iterator
+from contextlib import contextmanager
 from typing import Any
 
 import torch
@@ -21,7 +23,8 @@ def make(kind: str, source: Any, input_shape: tuple[int, ...], classes: int, see
     """
     with torch.random.fork_rng(devices=[]):
         torch.manual_seed(seed)
-        found = _like(source) if is_model(source) else _called(kind, source, input_shape, classes)
+        with refusing(kind, "another one like it cannot be made"):
+            found = _like(source) if is_model(source) else _called(kind, source, input_shape, classes)
         if isinstance(found, nn.Module):
             _check_network(kind, found, input_shape, classes)
             return found
@@ -41,6 +44,17 @@ def is_model(found: Any) -> bool:
 def refusal(kind: str, allowed: str) -> ScenarioError:
     """What is wrong with a kind."""
     return ScenarioError("models.kinds", kind, allowed)
+
+
+@contextmanager
+def refusing(kind: str, what: str, remedy: str = "") -> Iterator[None]:
+    """A user's code may fail in any way: each is a ScenarioError that says in what."""
+    try:
+        yield
+    except ScenarioError:
+        raise
+    except (Exception, SystemExit) as error:
+        raise refusal(kind, f"{what} ({reason(error)}){'; ' * bool(remedy)}{remedy}") from error
 
 
 def reason(error: BaseException) -> str:
@@ -75,10 +89,8 @@ def _called(kind: str, factory: Any, input_shape: tuple[int, ...], classes: int)
     if not callable(factory):
         raise refusal(kind, f"{told(factory)} cannot be called; name a function that gives {MODEL}")
     arguments = (input_shape, classes) if _takes_two(kind, factory) else ()
-    try:
+    with refusing(kind, f"called as {_call(arguments)} it fails"):
         found = factory(*arguments)
-    except Exception as error:  # a user's code may fail in any way
-        raise refusal(kind, f"called as {_call(arguments)} it fails ({reason(error)})") from error
     if isinstance(found, nn.Module):
         return copy.deepcopy(found).cpu()
     return _base().clone(found) if is_model(found) else found
@@ -106,16 +118,22 @@ def _check_network(kind: str, module: Any, input_shape: tuple[int, ...], classes
     """Let a module know its `input_shape`, and see what it gives for two samples; raises ScenarioError."""
     if not hasattr(module, "input_shape"):
         module.input_shape = input_shape
-    if tuple(module.input_shape) != input_shape:
-        allowed = f"its input_shape is {tuple(module.input_shape)}, but samples have shape {input_shape}"
-        raise refusal(kind, allowed)
-    try:
-        with torch.no_grad():
-            logits = module.eval()(torch.zeros(2, *input_shape))
-    except Exception as error:  # a user's code may fail in any way
-        raise refusal(kind, f"it fails on samples float32{[2, *input_shape]} ({reason(error)})") from error
+    with refusing(kind, "its input_shape is no shape"):
+        shape = tuple(module.input_shape)
+    if shape != input_shape:
+        raise refusal(kind, f"its input_shape is {shape}, but samples have shape {input_shape}")
+    samples = f"samples float32{[2, *input_shape]}"
+    with refusing(kind, f"it fails on {samples}"), torch.no_grad():
+        logits = module.eval()(torch.zeros(2, *input_shape))
     if not isinstance(logits, torch.Tensor) or logits.shape != (2, classes):
         given = list(logits.shape) if isinstance(logits, torch.Tensor) else told(logits)
         raise refusal(kind, f"it gives {given} for samples {[2, *input_shape]}; let it give logits {[2, classes]}")
     if not any(weight.requires_grad for weight in module.parameters()):
         raise refusal(kind, "it has no weights to train")
+
+
+def check_trains(kind: str, module: nn.Module, input_shape: tuple[int, ...]) -> None:
+    """Train a copy of a module on two samples; raises ScenarioError."""
+    with refusing(kind, f"it cannot be trained on samples float32{[2, *input_shape]}"):
+        logits = copy.deepcopy(module).train()(torch.zeros(2, *input_shape))
+        nn.functional.cross_entropy(logits, torch.zeros(2, dtype=torch.int64)).backward()  # type: ignore[no-untyped-call]

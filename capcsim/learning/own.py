@@ -4,7 +4,7 @@ import os
 import sys
 import warnings
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from hashlib import sha256
 from importlib import import_module
 from typing import Any
@@ -14,9 +14,9 @@ from numpy.typing import NDArray
 from torch import nn
 
 from capcsim.errors import closest
-from capcsim.learning.factories import MODEL, is_model, make, reason, refusal, told
+from capcsim.learning.factories import MODEL, check_trains, is_model, make, reason, refusal, refusing, told
 from capcsim.learning.models import Classifier, Fitted, Model, Network
-from capcsim.paths import source_digest
+from capcsim.paths import imported_by, source_digest
 from capcsim.scenario import FROM_PYTHON
 
 TRIED = 8
@@ -29,20 +29,26 @@ _imported: dict[str, tuple[Any, str]] = {}
 class Own:
     """One kind of model. `source` makes untrained ones; `origin` tells it from others, and `text` is one in words.
 
-    `is_kept` says whether `origin` means the same in another process.
+    `weights` is a digest of those that seed 0 gives. `is_kept` says whether `origin` means the same in another process.
     """
 
     kind: str
     source: Any
     origin: str
     text: str
+    weights: str
     is_network: bool
     is_kept: bool
 
     @property
     def digest(self) -> str:
         """What a trained model depends on, besides its task."""
-        return sha256(f"{self.origin} {self.text}".encode()).hexdigest()
+        return sha256(f"{self.origin} {self.weights} {self.text}".encode()).hexdigest()
+
+    @property
+    def lasting_digest(self) -> str:
+        """All of it that another process finds too."""
+        return (self if self.is_kept else replace(self, origin="")).digest
 
     def network(
         self, input_shape: tuple[int, ...], classes: int, seed: int, absent: NDArray[np.int64]
@@ -63,16 +69,15 @@ class Own:
         from sklearn.exceptions import ConvergenceWarning
 
         estimator = make(self.kind, self.source, x.shape[1:], classes, seed)
-        try:
+        what = f"it cannot be fitted on the {len(y)} samples of a party, of {len(np.unique(y))} classes"
+        with refusing(self.kind, what, "give each party more of them, or mend its parameters"):
             with warnings.catch_warnings():
                 # How many iterations are enough is the user's to say, as epochs are.
                 warnings.simplefilter("ignore", ConvergenceWarning)
                 estimator.fit(x.reshape(len(x), -1), y)
-        except ValueError as error:
-            allowed = f"it cannot be fitted on the {len(y)} samples of a party, of {len(np.unique(y))} classes"
-            remedy = "give each party more of them, or mend its parameters"
-            raise refusal(self.kind, f"{allowed} ({reason(error)}); {remedy}") from error
-        return Fitted(estimator, x.shape[1:], classes)
+            fitted = Fitted(estimator, x.shape[1:], classes)
+            fitted.predict(x[:1])
+        return fitted
 
     def tried(self, input_shape: tuple[int, ...], classes: int) -> Model:
         """A model of this kind that has learnt nothing of use, to see early whether it can be evaluated at all."""
@@ -90,7 +95,7 @@ class Own:
 
     def __reduce__(self) -> tuple[Any, ...]:
         """Another process imports a factory from where this one did: its path may be older."""
-        fields = (self.origin, self.text, self.is_network, self.is_kept)
+        fields = (self.origin, self.text, self.weights, self.is_network, self.is_kept)
         if self.kind.startswith(FROM_PYTHON):
             return Own, (self.kind, self.source, *fields)
         return _imported_there, (self.kind, tuple(sys.path), *fields)
@@ -138,7 +143,13 @@ def own_kinds(
             continue
         model = make(kind, source, input_shape, classes, 0)
         is_network = isinstance(model, nn.Module)
-        found[kind] = Own(kind, source, origin or here, repr(model), is_network, bool(origin))
+        weights = ""
+        if is_network:
+            check_trains(kind, model, input_shape)
+            weights = _weights(model)
+        with refusing(kind, "it cannot be told in words"):
+            text = repr(model)
+        found[kind] = Own(kind, source, origin or here, text, weights, is_network, bool(origin))
     return found
 
 
@@ -162,10 +173,17 @@ def _named(kind: str) -> tuple[Any, str]:
 
 def _source(module: str) -> str:
     try:
-        # With its package, out of which it may import.
-        return source_digest((module.partition(".")[0], module))
+        # With its package, and all else of the user's that it imports.
+        return source_digest((module.partition(".")[0], module, *imported_by(module)))
     except (OSError, ValueError):
         return ""
+
+
+def _weights(module: nn.Module) -> str:
+    digest = sha256()
+    for name, weight in module.state_dict().items():
+        digest.update(name.encode() + weight.detach().cpu().contiguous().view(-1).numpy().tobytes())
+    return digest.hexdigest()[:32]
 
 
 def _imported_there(kind: str, path: Sequence[str], origin: str, *fields: Any) -> Own:

@@ -2,6 +2,7 @@
 
 from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass, field
+from hashlib import sha256
 from pathlib import Path
 from typing import Any, Literal
 
@@ -42,6 +43,14 @@ class Dataset:
     protected: NDArray[np.int64] | None = None
     notes: tuple[str, ...] = ()
     names: Mapping[str, tuple[str, ...]] = field(default_factory=dict)
+
+    @property
+    def digest(self) -> str:
+        """Of all that is computed with; its notes and names are told only."""
+        digest = sha256(f"{self.x.shape} {self.classes} {self.training}".encode())
+        for array in (self.x, self.y, self.site, self.protected):
+            digest.update(b"" if array is None else np.ascontiguousarray(array).tobytes())
+        return digest.hexdigest()[:32]
 
     @property
     def shape(self) -> tuple[int, ...]:

@@ -5,12 +5,14 @@ these by rounding, and only there.
 """
 
 from collections.abc import Callable, Iterator, Sequence
+from contextlib import nullcontext
 
 import torch
 from torch import nn
 
 from capcsim.learning.batched import train_batched
 from capcsim.learning.checkpoints import Checkpoints
+from capcsim.learning.factories import refusing
 from capcsim.learning.models import Model, Network, fit_trees, is_network, is_trees
 from capcsim.learning.parallel import Engine, run_all
 from capcsim.learning.tasks import TrainingTask, batches, finished, one_thread, untrained
@@ -83,7 +85,8 @@ def train(task: TrainingTask, models: Models) -> Model:
         # A forward method of the user's own may take what lies in memory as usual for granted.
         laid_out = layout() if task.x.ndim == 4 and not task.own else torch.contiguous_format
         model.to(memory_format=laid_out)  # type: ignore[call-overload]
-        fit(model, task, models)
+        with refusing(task.kind, "it cannot be trained") if task.own else nullcontext():
+            fit(model, task, models)
         model.to(memory_format=torch.contiguous_format)  # type: ignore[call-overload]
         return finished(model, task)
 

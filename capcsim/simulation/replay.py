@@ -92,11 +92,12 @@ class Replayer:
 
     A node runs as soon as those in its `after` have ended. Each role goes from one transcript to the next
     on its own, as it would in life: it does not wait for the other to be through. A node of scope QUERIER
-    or QUERY runs once; the first pair that comes to it gives its duration.
+    or QUERY runs once; the first pair that comes to it gives its duration. `begun` are all nodes that were started.
     """
 
     def __init__(self, env: simpy.Environment, network: Network) -> None:
         self.env, self.network, self.log = env, network, Log()
+        self.begun: list[simpy.Event] = []
 
     def replay(
         self,
@@ -127,6 +128,7 @@ class Replayer:
                 if node.scope is Scope.PAIR and first and actor in start:
                     after.append(start[actor])
                 known[key] = self.env.process(self._run(node, after, hosts, place))
+                self.begun.append(known[key])
             events.append(known[key])
         return self._ends(transcript, events, start)
 

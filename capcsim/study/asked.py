@@ -122,7 +122,8 @@ class _Ballots:
         for voter in self._voters:
             anew |= self._vote(voter, inputs, names, kept)
             advance(1)
-        if anew:
+        # What nobody could find again is not kept.
+        if anew and all(own.is_kept for own in self._ensemble.own.values()):
             self._write(kept)
         return [self._ballots(querier, found, kept) for querier, found in enumerate(names)], anew
 

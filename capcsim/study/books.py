@@ -3,7 +3,6 @@
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import ExitStack, closing, contextmanager
 from dataclasses import dataclass
-from hashlib import sha256
 from pathlib import Path
 from tempfile import TemporaryDirectory
 
@@ -12,7 +11,6 @@ import numpy as np
 from capcsim.costs.measured import Measurements
 from capcsim.errors import RecordError
 from capcsim.journal import Journal
-from capcsim.learning.ensemble import Ensemble
 from capcsim.privacy.accountant import ANALYSES, Analysis
 from capcsim.privacy.history import History
 from capcsim.privacy.ledger import BudgetScope, Ledger
@@ -35,19 +33,18 @@ class Books:
     noise: NoiseSource
     record: Record | None = None
 
-    def priced(self, ensemble: Ensemble, asked: Asked, round_: int, make: Callable[[], Priced]) -> Priced:
+    def priced(self, asked: Asked, round_: int, make: Callable[[], Priced]) -> Priced:
         """What a killed run had measured in this round, else what is measured now, which is written down.
 
-        Raises RecordError where the data have changed since then.
+        Raises RecordError where other queries were asked then.
         """
         if self.record is None:
             return make()
-        stored, digest = self.record.read_transcripts(), _inputs_digest(ensemble, asked)
+        stored, digest = self.record.read_transcripts(), content_key(*asked.rows)
         if stored is not None and len(stored["inputs"]) > round_:
             if stored["inputs"][round_] != digest:
-                raise RecordError(
-                    f"{self.record.folder}: the data set has changed since this run began; start another run"
-                )
+                why = "the models that select queries are no longer what they were when this run began"
+                raise RecordError(f"{self.record.folder}: {why}; start another run")
             ballots = read_votes(self.record, [len(rows) for rows in asked.rows], len(asked.voters))
             return Priced(Measurements.from_json(stored), ballots, content_key(digest, ballots))
         priced = make()
@@ -145,11 +142,3 @@ def read_votes(record: Record, planned: Sequence[int], voters: int) -> tuple[Bal
         if query < planned[querier]:  # a later round's, where an earlier one is being gone through again
             ballots[querier][voter, query] = vote
     return ballots
-
-
-def _inputs_digest(ensemble: Ensemble, asked: Asked) -> str:
-    """A digest of the samples that were selected and of the whole data set."""
-    digest = sha256(ensemble.dataset.x.tobytes() + ensemble.dataset.y.tobytes())
-    for rows in asked.rows:
-        digest.update(rows.astype(np.int64).tobytes())
-    return digest.hexdigest()[:32]

@@ -1,13 +1,15 @@
 """What a reader of a run's summary might overlook, a sentence each: table, report and JSON tell the same."""
 
 from collections.abc import Sequence
-from math import exp
+from math import exp, sqrt
 
 from capcsim.privacy.mechanisms import PARAMETERS
 from capcsim.study.result import Querier, Result
 
 MOST_SATURATION = 1e-3
 """Clamped activations that need no word."""
+CHANCE = 1.0
+"""Two standard errors of a share over n labels are at most this by sqrt(n)."""
 MOST_EPSILON = 10.0
 """Beyond e^10 = 22,000 an odds ratio is no protection to speak of."""
 
@@ -23,7 +25,8 @@ def caveats(found: Result) -> list[str]:
         share = 100 * saturation
         lines.append(f"{share:.2g} % of inputs and activations lay outside the integers' range: scale the data.")
     mean = found.mean
-    if mean.label_accuracy is not None and mean.label_accuracy < mean.accuracy_before:
+    labels = sum(row.labels_bought for row in found.queriers) or 1
+    if mean.label_accuracy is not None and mean.label_accuracy + CHANCE / sqrt(labels) < mean.accuracy_before:
         lines.append(
             "The bought labels are worse than the parties' own models are on all samples: the noise is large against"
             f" the number of votes ({found.voters}), or what was asked is hard."

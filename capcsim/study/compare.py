@@ -13,7 +13,7 @@ from capcsim.backend import Backend
 from capcsim.choices import Choice
 from capcsim.costs.cache import host, versions
 from capcsim.costs.profile import profile
-from capcsim.errors import ScenarioError
+from capcsim.errors import InputError, ScenarioError
 from capcsim.learning.ensemble import Ensemble, nothing_bought
 from capcsim.protocol.steps import answering
 from capcsim.scenario import Network, Scenario, parse_scenario
@@ -45,6 +45,8 @@ def compare(
     `repeats` is of the timed steps. Raises a CapcsimError for anything that the user can mend, before any work.
     """
     means = means or Means()
+    if not isinstance(repeats, int) or repeats < 1:
+        raise InputError(f"repeats = {repeats!r}: a whole number from 1")
     everywhere = {SCENARIO_NETWORK: scenario.network, **networks}
     with ExitStack() as stack:
         backends = [stack.enter_context(closing(load_backend(_with_backend(scenario, choice)))) for choice in choices]

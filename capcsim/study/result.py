@@ -6,8 +6,9 @@ reader must know to believe them.
 
 from typing import Any, Literal, TypeAlias
 
-from pydantic import BaseModel, ConfigDict
+from pydantic import BaseModel, ConfigDict, ValidationError
 
+from capcsim.errors import RecordError
 from capcsim.record import Record
 
 Basis: TypeAlias = Literal["measured", "estimated", "simulated", "assumed"]
@@ -221,4 +222,7 @@ class Result(Part):
 def read_result(record: Record) -> Result:
     """What a complete run told; raises RecordError for one that did not end."""
     record.check_complete()
-    return Result.model_validate(record.manifest["summary"])
+    try:
+        return Result.model_validate(record.manifest["summary"])
+    except (KeyError, ValidationError):
+        raise RecordError(f"{record.folder}: its summary is damaged, or of another version; run it anew") from None

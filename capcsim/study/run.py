@@ -44,7 +44,8 @@ def run_scenario(
         ensemble = deal_out(scenario, [backend], means, given)
         book = open_book(privacy, note)
         noted = {"title": scenario.title_as_run, "host": host(), "book": book.identity if book else None}
-        record = Record.start(folder, scenario, {"versions": versions()}, noted)
+        fixed = {"versions": versions(), "inputs": {"data": ensemble.dataset.digest, **ensemble.own_digests}}
+        record = Record.start(folder, scenario, fixed, noted)
         record.check_journals()
         if record.complete:
             return record

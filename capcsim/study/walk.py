@@ -65,7 +65,7 @@ def walk(ensemble: Ensemble, backend: Backend, books: Books, means: Means) -> Wa
         asked = ask(trained, backend, earlier.asked if earlier else None, bought, until, round_, means)
         turns = simulation.turns(asked, trained.changed)
         make = partial(price, ensemble, asked, earlier.priced if earlier else None, simulation.foresee(turns))
-        priced = books.priced(ensemble, asked, round_, partial(make, backend, accountant.mechanism, means))
+        priced = books.priced(asked, round_, partial(make, backend, accountant.mechanism, means))
         rounds.append(Round(asked, priced, turns))
         happened = simulation.run(rounds[-1])
         bought = happened.bought(asked)

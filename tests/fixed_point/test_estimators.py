@@ -22,6 +22,21 @@ from tests.fixed_point.reference import forest_logits
 FEATURES = 6
 
 
+class Scaled(LogisticRegression):
+    """It fits and predicts on scaled features: its coefficients alone would predict something else."""
+
+    def fit(self, x: np.ndarray, y: np.ndarray) -> Any:
+        self.spread_ = x.std(axis=0)
+        return super().fit(x / self.spread_, y)
+
+    def decision_function(self, x: np.ndarray) -> np.ndarray:
+        return super().decision_function(x / self.spread_)
+
+
+class Renamed(LogisticRegression):
+    """A subclass that predicts as its base does."""
+
+
 def samples(classes: int) -> tuple[np.ndarray, np.ndarray]:
     x, y = make_classification(600, FEATURES, n_informative=5, n_redundant=0, n_classes=classes, random_state=1)
     return x.astype(np.float32), y
@@ -194,6 +209,10 @@ REFUSED: dict[str, tuple[Callable[[], Any], str]] = {
     "labels at once": (lambda: two_outputs(MLPClassifier((3,), max_iter=300)), "several outputs"),
     "outputs": (lambda: two_outputs(DecisionTreeClassifier(max_depth=2)), "several outputs"),
     "boosted logistic": (lambda: fitted(AdaBoostClassifier(LogisticRegression(), n_estimators=2)), "only over trees"),
+    "own decision": (
+        lambda: fitted(Scaled()),
+        r"Scaled: its decision_function is not LogisticRegression's, .*give it as a torch module",
+    ),
     "NaN": (broken, "a weight is NaN or infinite"),
 }
 
@@ -205,3 +224,9 @@ def test_an_unsupported_estimator_names_the_reason(name: str) -> None:
     model = make()
     with pytest.raises(UnsupportedModel, match=says):
         compile_model(model)
+
+
+def test_a_subclass_that_predicts_as_its_base_does_is_its_base() -> None:
+    ours, base = compile_model(fitted(Renamed())), compile_model(fitted(LogisticRegression()))
+    x, _ = samples(3)
+    assert np.array_equal(ours.evaluate(ours.encode(x)), base.evaluate(base.encode(x)))

@@ -201,6 +201,13 @@ def hooked() -> nn.Module:
     return model
 
 
+def hooked_outside() -> nn.Module:
+    """Tracing calls the outermost forward method itself, and would not see it."""
+    model = nn.Sequential(nn.Linear(2, 2), nn.ReLU(), nn.Linear(2, 2))
+    model.register_forward_hook(lambda module, given, out: -out)
+    return model
+
+
 def filled(value: float) -> nn.Module:
     model = nn.Sequential(nn.Linear(2, 2))
     with torch.no_grad():
@@ -326,6 +333,7 @@ REFUSED: dict[str, tuple[Callable[[], Any], str]] = {
     "arguments": (refused_forward(lambda m, x: F.relu(x).flatten(1, 2, 3)), "arguments cannot be understood"),
     "pool of a row": (lambda: chain(nn.Flatten(), nn.AdaptiveAvgPool2d(1)), "arguments cannot be understood"),
     "hook": (hooked, "has a forward hook"),
+    "hook on all of it": (hooked_outside, "model: Sequential: it has a forward hook"),
     "single logit of a ReLU": (
         lambda: chain(nn.Linear(2, 1), nn.ReLU(), shape=(2,)),
         "a single logit must end with a Linear",

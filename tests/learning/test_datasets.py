@@ -59,7 +59,7 @@ def test_train_and_test_parts_are_put_together(tmp_path: Path) -> None:
         ({"x": np.zeros(2), "y": np.arange(2)}, "at least two axes"),
         ({"x": np.array([["a"], ["b"]]), "y": np.arange(2)}, "x numeric"),
         ({"x": np.zeros((2, 2)), "y": np.arange(3)}, r"y of shape \(2,\)"),
-        ({"x": np.zeros((2, 2)), "y": np.array([0, 1j])}, "y whole numbers or text; it is complex128"),
+        ({"x": np.zeros((2, 2)), "y": np.array([0, 1j])}, "y of whole numbers or text; it is complex128"),
         ({"x": np.zeros((2, 2)), "y": np.array([0, np.nan])}, "1 of y are NaN, the first is 1"),
         ({"x": np.zeros((2, 2)), "y": np.eye(2)}, r"it is \(2, 2\): y.argmax\(axis=1\) makes labels of 2 columns"),
         ({"x": np.zeros((2, 2)), "y": np.array(0)}, "y int64 of|y is int64 of"),

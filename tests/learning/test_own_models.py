@@ -208,6 +208,46 @@ def test_unsupported_layers_are_the_backends_to_refuse(build: Build) -> None:
         PlaintextBackend().prepare(model.estimator, seed=0)
 
 
+class Broken(nn.Module):
+    """A network that fails in a way of its own."""
+
+    def __init__(self, how: str) -> None:
+        super().__init__()
+        self.how, self.last = how, nn.Linear(64, 10)
+        if how == "frozen":
+            self.last.requires_grad_(False)
+            self.unused = nn.Parameter(torch.zeros(1))
+
+    def forward(self, x: torch.Tensor) -> torch.Tensor:
+        if self.training and self.how == "raises":
+            raise ArithmeticError("only in training")
+        logits = self.last(x.flatten(1))
+        if self.how == "whole":
+            return logits.long()
+        return logits[:1] if self.training and self.how == "short" else logits
+
+    def __deepcopy__(self, memo: dict[int, Any]) -> Any:
+        if self.how == "alone":
+            raise TypeError("it cannot be copied")
+        found = Broken(self.how)
+        found.load_state_dict(self.state_dict())
+        return found
+
+    def __repr__(self) -> str:
+        if self.how == "wordless":
+            raise ValueError("no words")
+        return "Broken()"
+
+
+class Refusing(LogisticRegression):
+    def fit(self, x: Any, y: Any) -> Any:
+        raise RuntimeError("not today")
+
+
+def ends() -> None:
+    raise SystemExit(3)
+
+
 REFUSED: list[tuple[str, Any, str]] = [
     ("a number", 3, "something of type int cannot be called; name a function"),
     ("three arguments", lambda a, b, c: None, r"a factory takes two arguments, \(input_shape, classes\), or none$"),
@@ -230,6 +270,13 @@ REFUSED: list[tuple[str, Any, str]] = [
         nn.MaxPool2d(8, return_indices=True),
         r"it gives something of type tuple for samples ",
     ),
+    ("fails in training", Broken("raises"), r"it cannot be trained on .* \(ArithmeticError: only in training\)$"),
+    ("loses a sample in training", Broken("short"), r"it cannot be trained on samples float32\[2, 1, 8, 8\] \(Val"),
+    ("whole numbers", Broken("whole"), r"it cannot be trained on "),
+    ("frozen", Broken("frozen"), r"it cannot be trained on .* does not require grad"),
+    ("cannot be copied", Broken("alone"), r"another one like it cannot be made \(TypeError: it cannot be copied\)$"),
+    ("cannot be told", Broken("wordless"), r"it cannot be told in words \(ValueError: no words\)$"),
+    ("ends the process", ends, r"called as factory\(\) it fails \(SystemExit: 3\)$"),
     ("no weights", nn.Sequential(nn.Flatten(), nn.AdaptiveAvgPool1d(10)), "it has no weights to train$"),
 ]
 
@@ -343,6 +390,19 @@ def test_a_network_with_a_name_is_kept_by_its_source(
     assert trained[3:] == [3]
     with pytest.raises(ScenarioError, match="its file changed since it was imported; start Python again"):
         pickle.loads(carried)
+
+
+def test_what_a_factorys_module_imports_is_part_of_its_source(
+    build: Build, module: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    beside, kind = f"{module}_beside", f"{module}:Net"
+    (tmp_path / f"{beside}.py").write_text(SOURCE)
+    (tmp_path / f"{module}.py").write_text(f"def Net(a, b):\n    from {beside} import Net\n    return Net(a, b)\n")
+    before = build(models__kinds=[kind]).own[kind].digest
+    assert build(models__kinds=[kind]).own[kind].digest == before
+    (tmp_path / f"{beside}.py").write_text(SOURCE + "\n# another\n")
+    monkeypatch.setattr("capcsim.learning.own._imported", {})  # as in a new process
+    assert build(models__kinds=[kind]).own[kind].digest != before
 
 
 def test_objects_are_not_kept_and_nothing_that_depends_on_them_is_used_again(build: Build, tmp_path: Path) -> None:

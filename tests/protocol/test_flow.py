@@ -257,6 +257,22 @@ def test_who_waits_goes_on_when_the_others_batch_is_lost(build: Build) -> None:
     assert round_.admission.affordable(0, 9) == 3
 
 
+def test_whoever_waits_takes_each_room_that_comes_with_its_lowest_idle_lane(build: Build) -> None:
+    first, second, third = (Lane(1, number) for number in range(3))
+    round_ = build(turn(0, lanes=3), turn(1, queries=3, lanes=3), batch=1, budget=THREE_LABELS,
+                   scope=BudgetScope.COALITION)  # fmt: skip
+    round_.send(None)
+    under_way = [only(round_.send(Ready(lane)), Ask).batch for lane in (first, second, third)]
+    assert [round_.send(Ready(Lane(0, number))) for number in (2, 0, 1)] == [[], [], []]
+    for lost, lane in zip(under_way, (ONLY, SECOND, Lane(0, 2)), strict=True):
+        assert only(round_.send(Collected(lost, ())), Ask).batch.lane == lane
+
+
+def test_who_can_pay_for_one_label_asks_for_it(build: Build) -> None:
+    commands = build(turn(), budget=1.01 * Accountant(GNMAX, 1e-5).epsilon(1)).finish()
+    assert [command.batch.queries for command in commands if isinstance(command, Ask)] == [range(1)]
+
+
 def test_who_can_pay_for_nothing_sets_up_with_nobody(build: Build) -> None:
     assert kinds(build(turn(), budget=0.01).send(None)) == ["Stop", "End"]
 
