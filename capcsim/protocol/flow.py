@@ -276,16 +276,12 @@ class _Round:
             yield from self._settle(settled)
 
     def _settle(self, settled: Settle) -> Iterator[Command]:
-        """The batch is over; its querying party goes on, then those that waited for its account."""
+        """The batch is over; its querying party goes on, then those that wait for room in an account."""
         yield settled
-        querier = settled.batch.querier
-        account = self._admission.account(querier)
-        others = [each for each in self._waiting if each != querier and self._admission.account(each) == account]
-        self._waiting.pop(querier, None)
+        waiting, self._waiting = self._waiting, {}
         yield from self._free(settled.batch.lane)
-        for each in others:
-            self._waiting.pop(each, None)
-            yield from self._send(each)
+        for querier in waiting:
+            yield from self._send(querier)
 
 
 def _unlabelled(batch: Batch, counted: tuple[int, ...], declined: int, why: str) -> Settle:

@@ -23,6 +23,7 @@ from capcsim.protocol.admission import Admission
 from capcsim.protocol.aggregate import Aggregator, lost_charges
 from capcsim.protocol.flow import (
     GUARDIAN,
+    UNANSWERED,
     Ask,
     Batch,
     Collected,
@@ -139,7 +140,7 @@ def test_a_querying_party_sets_up_asks_opens_and_settles_batch_by_batch(build: B
     assert settled == Settle(first, (1, 2, 3, 4), 0, labels, ("", "", ""), 3)
     second = Batch(ONLY, 1, range(3, 5), (1, 2, 3, 4))
     assert asked == Ask(second, None)
-    round_.send(Collected(second, (4, 3, 2, 1)))
+    assert only(round_.send(Collected(second, (4, 3, 2, 1))), Open).counted == (1, 2, 3, 4)
     assert kinds(round_.send(Opened(second))) == ["Settle", "End"]
     with pytest.raises(StopIteration):
         round_.send(Opened(second))
@@ -204,6 +205,27 @@ def test_who_is_dropped_is_not_counted(build: Build) -> None:
     commands = round_.finish(lambda each: Collected(each.batch, two) if isinstance(each, Ask) else happens(each))
     assert only(commands, Settle).counted == (2, 4)
     assert {charge.parties for charge in round_.ledger.charges().values()} == {(2, 4)}
+
+
+def test_queries_that_stay_unanswered_are_opened_too_to_learn_it(build: Build) -> None:
+    round_ = build(turn(queries=3), mechanism=ConfidentGNMax(1.0, 1000, 1.0))
+    round_.send(None)
+    (ask,) = round_.send(Ready(ONLY))
+    (opening,) = round_.send(Collected(ask.batch, ask.batch.answering))
+    settled = only(round_.send(Opened(opening.batch)), Settle)
+    assert (settled.labels, settled.whys, settled.opened) == ((-1,) * 3, (UNANSWERED,) * 3, 3)
+
+
+def test_what_the_ledger_refuses_is_not_opened(build: Build) -> None:
+    """As where another run takes of the same budget meanwhile."""
+    round_ = build(turn(queries=3), budget=THREE_LABELS)
+    round_.send(None)
+    (ask,) = round_.send(Ready(ONLY))
+    for number in range(3):
+        round_.ledger.reserve(0, 90 + number, "another's", parties=(1, 2, 3, 4))
+    settled = only(round_.send(Collected(ask.batch, ask.batch.answering)), Settle)
+    assert (settled.labels, settled.opened) == ((-1,) * 3, 0)
+    assert all("label 4 would take epsilon" in why for why in settled.whys)
 
 
 def test_a_budget_that_ends_in_the_middle_of_a_batch_makes_it_smaller(build: Build) -> None:
