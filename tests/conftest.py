@@ -19,6 +19,11 @@ TERMINAL = (
 )  # fmt: skip
 
 
+def pytest_xdist_auto_num_workers() -> int:
+    """One more than there are cores: some tests wait for a process, or for nothing to happen."""
+    return (os.cpu_count() or 1) + 1
+
+
 def pytest_sessionstart() -> None:
     """Before any module of ours looks: output goes to a plain screen of one size, wherever the suite is started."""
     for name in TERMINAL:

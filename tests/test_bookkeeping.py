@@ -21,6 +21,7 @@ from capcsim.privacy.mechanisms import GNMax
 from capcsim.record import Record
 from capcsim.report.tables import notes
 from capcsim.scenario import load_scenario
+from capcsim.study.means import Means
 from capcsim.study.result import read_result
 from capcsim.study.run import run_scenario
 from tests.killing import run_until_killed
@@ -134,7 +135,7 @@ def test_a_resumed_run_says_so_and_tells_what_its_lost_charges_bought(interrupte
     entries = read_journal(interrupted / "releases.jsonl")
     reserved, labels = charges(interrupted), sum(entry["kind"] == "release" for entry in entries)
     heard = Heard()
-    record = run(interrupted, progress=heard)
+    record = run(interrupted, means=Means(heard))
     assert f"resuming: going on with {labels} labels and {reserved} charges" in heard.notes
     summary = record.manifest["summary"]
     row = summary["queriers"][0]
@@ -262,7 +263,7 @@ def test_a_book_that_cannot_be_written_is_a_warning_and_no_excuse(
     (tmp_path / "file").write_text("")
     monkeypatch.setenv("CAPCSIM_STATE", str(tmp_path / "file" / "state"))
     heard = Heard()
-    record = run(tmp_path / "1", progress=heard)
+    record = run(tmp_path / "1", means=Means(heard))
     (warning,) = [note for note in heard.notes if note.startswith("warning")]
     assert "Not a directory" in warning
     assert "CAPCSIM_STATE" in warning
@@ -311,7 +312,7 @@ def test_a_full_state_folder_is_a_warning_and_is_made_up_for(tmp_path: Path, own
         enforced = killed(tmp_path / "enforced", "privacy.book=enforce")
         fill_up(fill)
         heard = Heard()
-        assert run(folder, progress=heard).complete
+        assert run(folder, means=Means(heard)).complete
         assert [note for note in heard.notes if "book.sqlite: cannot be read or written: " in note]
         with pytest.raises(RecordError, match=r"book\.sqlite: cannot be read or written: .*; make room"):
             run(enforced, "privacy.book=enforce")

@@ -224,7 +224,9 @@ def test_without_crypten_backends_tells_how_to_get_it() -> None:
         pytest.param(("check", "crypten"), marks=pytest.mark.slow),
         pytest.param(("profile", "--backend", "crypten", "--json"), marks=pytest.mark.slow),
         ("run", "smoke", "--backend", "crypten"),
-        ("compare", "smoke", "--backends", "plaintext,crypten:provider=third-party"),
+        pytest.param(
+            ("compare", "smoke", "--backends", "plaintext,crypten:provider=third-party"), marks=pytest.mark.slow
+        ),
     ],
 )
 def test_without_crypten_what_needs_it_ends_with_the_remedy(

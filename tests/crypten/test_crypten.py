@@ -45,7 +45,11 @@ def test_bad_options_are_refused(options: dict[str, Any], says: str) -> None:
 
 @pytest.mark.parametrize(
     "check",
-    [pytest.param("infer equals reference", marks=pytest.mark.slow), "shares are fresh", "transcripts are well formed"],
+    [
+        pytest.param("infer equals reference", marks=pytest.mark.slow),
+        pytest.param("shares are fresh", marks=pytest.mark.slow),
+        "transcripts are well formed",
+    ],
 )
 def test_it_conforms_with_a_dealer_too(dealt: CryptenBackend, check: str) -> None:
     """With its defaults it is in tests/test_conformance.py."""

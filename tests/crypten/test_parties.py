@@ -79,7 +79,7 @@ def wait_until_gone(processes: list[int], timeout_s: float = 10.0) -> None:
     [
         (Role.ANSWERER, "answering party", "first-party"),
         pytest.param(Role.QUERIER, "querying party", "first-party", marks=pytest.mark.slow),
-        (Role.DEALER, "dealer", "third-party"),
+        pytest.param(Role.DEALER, "dealer", "third-party", marks=pytest.mark.slow),
     ],
 )
 def test_a_party_killed_in_the_middle_is_named_and_all_end(victim: Role, name: str, provider: str) -> None:
@@ -115,6 +115,7 @@ def test_after_a_death_sessions_have_to_be_opened_again(backend: CryptenBackend)
     backend.infer(again, x)
 
 
+@pytest.mark.slow
 def test_an_exception_in_a_party_comes_with_its_traceback(parties: Parties) -> None:
     with pytest.raises(
         PeerFailed, match=r"answering party: an error in its process\n(?s:.)*ZeroDivisionError: in a party"
