@@ -38,6 +38,7 @@ def test_it_is_kept_beside_the_source(tmp_path: Path) -> None:
     assert run(tmp_path) == ("42 1", ""), "a damaged file is replaced"
 
 
+@pytest.mark.slow
 def test_a_source_that_cannot_be_written_beside_uses_the_cache(tmp_path: Path) -> None:
     package = tmp_path / "package"
     package.mkdir()

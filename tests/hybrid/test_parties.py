@@ -68,7 +68,7 @@ def test_two_processes_compute_the_votes_and_hold_only_their_own(folder: Path, p
     assert np.array_equal(reconstruct(votes, VOTE_RING_BITS), one_hot_argmax(expected))
 
 
-@pytest.mark.parametrize("victim", [0, 1])
+@pytest.mark.parametrize("victim", [0, pytest.param(1, marks=pytest.mark.slow)])
 def test_a_party_that_dies_ends_the_other_with_its_name(folder: Path, parties: tuple, victim: int) -> None:
     """Killed at the start of its work: the other one ends within seconds, and says who failed."""
     wait_for(folder / "connected")

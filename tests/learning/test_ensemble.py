@@ -117,7 +117,7 @@ def test_one_record_moves_one_shard_also_where_gaps_are_filled(quick: Build) -> 
     x[generator.random(x.shape) < 0.3] = np.nan
     wanted = quick({"parties.virtual_per_party": 4, "privacy.unit": "record"})
     before = Taught(wanted, Dataset("holes", x, np.arange(900) % 2, 2))
-    for record in before.parts.owned(3)[::7]:
+    for record in before.parts.owned(3)[::21]:
         moved = x.copy()
         moved[record] = 9
         after = Taught(wanted, Dataset("holes", moved, np.arange(900) % 2, 2))

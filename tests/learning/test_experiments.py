@@ -112,7 +112,12 @@ def test_a_missing_set_is_one_line(tmp_path: Path) -> None:
 
 @pytest.mark.parametrize(
     ("figure", "options"),
-    [("fig8", ["--mixed", "--baselines"]), ("fig10", []), ("fig11", []), ("fig12", ["--counts", "6"])],
+    [
+        ("fig8", ["--mixed", "--baselines"]),
+        pytest.param("fig10", [], marks=pytest.mark.slow),
+        ("fig11", []),
+        ("fig12", ["--counts", "6"]),
+    ],
 )
 def test_one_command_leaves_json_a_picture_rows_and_the_votes(
     common: Any,

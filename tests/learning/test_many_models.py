@@ -38,7 +38,7 @@ def tasks(kind: Any, sizes: list[int]) -> list[TrainingTask]:
     return [TrainingTask(kind, x[a:b].copy(), DIGITS.y[a:b], 10, seed) for seed, (a, b) in enumerate(spans)]
 
 
-@pytest.mark.parametrize("kind", ["mlp", "lenet", "vgg-5", "resnet-8"])
+@pytest.mark.parametrize("kind", ["mlp", "lenet", "vgg-5", pytest.param("resnet-8", marks=pytest.mark.slow)])
 def test_a_batched_ensemble_gives_the_same_models_within_rounding(kind: Any) -> None:
     wanted = tasks(kind, [33, 20, 33])
     batched = dict(train_batched(wanted, FEW, device="cpu"))

@@ -2,7 +2,7 @@
 
 import itertools
 import pickle
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Iterable, Sequence
 from pathlib import Path
 from typing import Any
 
@@ -94,6 +94,11 @@ def logits(model: Model, x: Any) -> Any:
     return backend.reference(backend.prepare(model.estimator, seed=0), x)
 
 
+def some_slow(names: Iterable[str], *quick: str) -> list[Any]:
+    """All of them, of which some run under -m slow only."""
+    return [name if name in quick else pytest.param(name, marks=pytest.mark.slow) for name in names]
+
+
 @pytest.mark.parametrize("name", OWN)
 def test_own_models_train_predict_and_vote(build: Build, name: str) -> None:
     (model,) = taught(build(OWN[name]))
@@ -118,7 +123,7 @@ def test_what_own_models_become(build: Build, name: str, kind: type, features: i
     assert ensemble.task(0).is_network == (kind is not Fitted)
 
 
-@pytest.mark.parametrize("name", OWN)
+@pytest.mark.parametrize("name", some_slow(OWN, "row", "residual, itself", "logistic", "boosting"))
 def test_a_seed_gives_the_same_models_in_any_process(build: Build, name: str) -> None:
     x = DIGITS.x[:200]
     alone, again, together = (

@@ -161,7 +161,7 @@ def test_theorem_6_is_below_the_reverse_divergence_and_ours_is_above_both() -> N
 
 
 @pytest.mark.parametrize("noise", [CONTINUOUS, DISCRETE])
-@pytest.mark.parametrize("name", ["svhn_like_K250", "cifar_like_K50"])
+@pytest.mark.parametrize("name", [pytest.param("svhn_like_K250", marks=pytest.mark.slow), "cifar_like_K50"])
 def test_it_is_far_below_theorem_6_over_550_queries(name: str, noise: NoiseKind) -> None:
     stream = GOLDEN["streams"][name]
     mechanism, delta = GNMax(stream["sigma"]), stream["delta"]
