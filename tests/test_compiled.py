@@ -4,6 +4,8 @@ import subprocess
 import sys
 from pathlib import Path
 
+import pytest
+
 from tests.disks import mount, mounted, tmpfs
 from tests.environment import importing_from
 
