@@ -107,7 +107,7 @@ def parse_mechanism(
     for key in given:
         if key not in PARAMETERS[name]:
             raise InputError(f"--{key} {given[key]:g}: {name} has no such parameter")
-    if group_size is not None and not 0 < group_size <= MOST_MOVED:
+    if group_size is not None and not (isinstance(group_size, int) and 0 < group_size <= MOST_MOVED):
         raise InputError(f"--group-size {group_size}: the protected unit casts at least one vote and at most 2^31")
     unit = (1 if group_size is None else group_size, _choice(Adjacency, "--adjacency", adjacency))
     if "threshold" in given:

@@ -42,7 +42,10 @@ class Cache:
             with replacing(self.folder / name) as fresh:
                 write_private(fresh, content)
         except HostError as error:
-            tell_unkept(HostError(str(self._told), error.reason, NAME_A_CACHE))
+            if (self.folder / name).is_dir():
+                tell_unkept(HostError(str(self.folder / name), error.reason, "remove it"))
+            else:
+                tell_unkept(HostError(str(self._told), error.reason, NAME_A_CACHE))
             return False
         return True
 

@@ -22,16 +22,10 @@ else is a fault of ours and exits with 1. What need not end the work is a Capcsi
 
 import errno
 import os
-import re
-from collections.abc import Callable, Iterable, Sequence
+from collections.abc import Iterable, Sequence
 from datetime import date, time
 from difflib import get_close_matches
-from functools import wraps
-from typing import ParamSpec, Self, TypeVar
-
-P = ParamSpec("P")
-T = TypeVar("T")
-OPTION = re.compile(r"(?<![\w-])(?:--[a-z][a-z-]*|-o\b)")
+from typing import Self
 
 
 def closest(word: str, known: Iterable[str]) -> str:
@@ -93,29 +87,6 @@ def _shown(value: object) -> str:
         return f"a number of {round(value.bit_length() * 0.30103)} digits"
     text = repr(value)
     return text if len(text) <= 60 else text[:57] + "..."
-
-
-def as_python_says(function: Callable[P, T]) -> Callable[P, T]:
-    """Let errors name arguments as Python does: group_size, not --group-size, which is the command's."""
-
-    @wraps(function)
-    def called(*arguments: P.args, **named: P.kwargs) -> T:
-        try:
-            return function(*arguments, **named)
-        except ScenarioError as error:
-            error.key, error.allowed = OPTION.sub(_argument, error.key), OPTION.sub(_argument, error.allowed)
-            raise
-        except InputError as error:
-            error.args = tuple(OPTION.sub(_argument, str(each)) for each in error.args)
-            raise
-        except (OSError, MemoryError) as error:
-            raise HostError.of(error) or error from None
-
-    return called
-
-
-def _argument(option: re.Match[str]) -> str:
-    return "output" if option[0] == "-o" else option[0].lstrip("-").replace("-", "_")
 
 
 class InputError(CapcsimError, ValueError):

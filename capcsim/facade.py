@@ -1,17 +1,19 @@
 """The Python door: each function is what the command of its name does, with arrays and models in place of files."""
 
-from collections.abc import Iterator, Mapping, Sequence
+import re
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
+from functools import wraps
 from numbers import Real
 from os import PathLike
 from pathlib import Path
 from threading import RLock
-from typing import Any, TypeAlias
+from typing import Any, ParamSpec, TypeAlias, TypeVar
 
 import numpy as np
 from numpy.typing import NDArray
 
-from capcsim.errors import InputError, ScenarioError, as_python_says
+from capcsim.errors import HostError, InputError, ScenarioError
 from capcsim.files import new_folder, withdrawing
 from capcsim.learning.parallel import Engine
 from capcsim.ran import Comparison, Run
@@ -20,6 +22,8 @@ from capcsim.study.comparison import SCENARIO_NETWORK
 from capcsim.study.means import Means, Progress, Silent
 from capcsim.study.trained import Given
 
+P = ParamSpec("P")
+T = TypeVar("T")
 Named: TypeAlias = str | Path | Mapping[str, Any] | Scenario
 """A scenario that ships, by name; a TOML file; nested dictionaries; a Scenario."""
 ARRAYS = "arrays"
@@ -29,7 +33,34 @@ ONE_AT_A_TIME = RLock()
 """torch's generator, its number of threads and its tracing are the whole process's: a second run waits."""
 
 
-@as_python_says
+OPTION = re.compile(r"(?<![\w-])(?:--[a-z][a-z-]*|-o\b)")
+"""How errors name an argument where they speak of a command."""
+
+
+def _as_python_says(function: Callable[P, T]) -> Callable[P, T]:
+    """Let errors name arguments as Python does: group_size, not --group-size, which is the command's."""
+
+    @wraps(function)
+    def called(*arguments: P.args, **named: P.kwargs) -> T:
+        try:
+            return function(*arguments, **named)
+        except ScenarioError as error:
+            error.key, error.allowed = OPTION.sub(_as_argument, error.key), OPTION.sub(_as_argument, error.allowed)
+            raise
+        except InputError as error:
+            error.args = tuple(OPTION.sub(_as_argument, str(each)) for each in error.args)
+            raise
+        except (OSError, MemoryError) as error:
+            raise HostError.of(error) or error from None
+
+    return called
+
+
+def _as_argument(option: re.Match[str]) -> str:
+    return "output" if option[0] == "-o" else option[0].lstrip("-").replace("-", "_")
+
+
+@_as_python_says
 def run(
     scenario: Named,
     *,
@@ -58,15 +89,15 @@ def run(
     from capcsim.study.run import run_scenario
 
     wanted, given = _asked_for(scenario, set, seed, backend, data_folder, data, models)
-    if not isinstance(output, str | PathLike | None):
-        raise InputError(f"output: a directory's name; this is {_kind(output)}")
+    if not isinstance(output, str | PathLike | None) or "\0" in str(output):
+        raise InputError(f"output: a directory's name; this is {output!r}")
     folder = Path(output) if output is not None else new_folder(_name(scenario))
     with _telling(progress) as stages, withdrawing(folder, named=output is not None), ONE_AT_A_TIME:
         run_scenario(wanted, folder, means=Means(stages, workers, engine, measure), adopt=adopt, given=given)
     return Run(folder)
 
 
-@as_python_says
+@_as_python_says
 def compare(
     scenario: Named,
     backends: str | Sequence[str],
@@ -98,7 +129,7 @@ def compare(
     return Comparison(found)
 
 
-@as_python_says
+@_as_python_says
 def account(
     votes: Any,
     *,

@@ -12,7 +12,7 @@ import pytest
 
 from capcsim.cli import main
 from capcsim.scenario import shipped_scenarios
-from tests.test_scenario import BAD
+from tests.test_scenario_errors import BAD
 
 Call = Callable[..., tuple[int, str, str]]
 # A run small enough to be done again and again.

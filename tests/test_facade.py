@@ -201,7 +201,8 @@ WRONG: dict[str, tuple[dict[str, Any], str]] = {
     "workers": ({"workers": 0}, "workers = 0: a whole number from 1 to"),
     "workers in text": ({"workers": "2"}, "workers = '2': a whole number"),
     "an engine": ({"engine": "spark"}, "engine = 'spark': choose one of loky, dask, ray"),
-    "an output": ({"output": 5}, "output: a directory's name; this is a int$"),
+    "an output": ({"output": 5}, "output: a directory's name; this is 5$"),
+    "a name with a NUL": ({"output": "a\0b"}, "output: a directory's name; this is"),
     "a key": ({"set": {"": 1}}, "^set = '=1': a.b=v"),
 }
 
@@ -221,6 +222,7 @@ WRONG_COUNTS: dict[str, tuple[Any, dict[str, Any], str]] = {
     "no mechanism": ([[1, 2]], {}, "^mechanism: give one of gnmax"),
     "no noise": ([[1, 2]], {"mechanism": "gnmax"}, "^sigma is missing: a number of votes"),
     "text": ([[1, 2]], {"mechanism": "gnmax", "sigma": "7"}, "^sigma: a number; this is '7'"),
+    "a part of a vote": ([[1, 2]], {"mechanism": "gnmax", "sigma": 7, "group_size": 1.5}, "^group_size 1.5: the prot"),
     "ragged": ([[1], [1, 2]], {"mechanism": "gnmax", "sigma": 7}, "^votes: a list makes no array"),
     "huge": (np.array([[1, 2**63]], np.uint64), {"mechanism": "gnmax", "sigma": 7}, "^votes: whole numbers from 0"),
     "a strange column": (

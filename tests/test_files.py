@@ -97,3 +97,9 @@ def test_no_home_at_all(monkeypatch: pytest.MonkeyPatch) -> None:
     assert cache.folder is None
     assert not cache.write("a", b"1")
     assert cache.read("a") is None
+
+
+def test_a_folder_in_a_files_place_is_named(tmp_path: Path) -> None:
+    (tmp_path / "kept").mkdir()
+    with pytest.warns(CapcsimWarning, match=rf"^{tmp_path}/kept: Is a directory; .*; remove it$"):
+        assert not Cache("any", tmp_path).write("kept", b"x")

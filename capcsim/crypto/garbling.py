@@ -7,7 +7,7 @@ The hash of a label x is E(k, s(x) ^ t) ^ s(x) ^ t, with AES-128 keys k = start 
 are new for every gate (MiTCCRH: Guo, Katz, Wang, Weng, Yu, ePrint 2019/1168). The orthomorphism s(high, low) =
 (high ^ low, high) makes it circular correlation robust. Without it the Delta that half gates add to H(x ^ Delta)
 cancels the one that is fed forward, AES is inverted under the public key, and Delta is found from a single AND:
-`tests/twoparty/test_yao.py` mounts that attack. Instances run side by side as lanes:
+`tests/twoparty/test_yao_security.py` mounts that attack. Instances run side by side as lanes:
 
 * `lanes`: up to 2,048 lanes of a gate share its two keys; the tweak t is the lane's number. Without t, a label
   that occurred in two lanes under one key would give Delta away. An attacker who guesses under one key can hit
