@@ -240,6 +240,7 @@ def test_without_crypten_what_needs_it_ends_with_the_remedy(
     assert "training" not in done.stderr
 
 
+@pytest.mark.slow
 def test_without_crypten_the_others_work() -> None:
     assert json.loads(without_crypten("check", "plaintext", "--json").stdout)["passed"]
 

@@ -1,6 +1,7 @@
 """Real executions of the plaintext backend: the sample, the cache, and what it notices."""
 
 import json
+from itertools import cycle
 from pathlib import Path
 from typing import Any
 
@@ -109,12 +110,23 @@ def test_measurements_come_back_from_json() -> None:
     assert Measurements.from_json(json.loads(json.dumps(result.to_json()))) == result
 
 
+DAMAGED: list[str | dict[str, Any]] = [
+    "{",
+    {"samples": [], "agreement": {}},
+    {"samples": None},
+    {"agreement": None},
+    {"samples": [[[[None, None, None, None, None, None]]]]},
+    {"samples": [[[["querier", 1e999, "infer", "online", "pair", []]]]]},
+    {"agreement": {"pairs": 1}, "samples": [[]]},
+]
+
+
 def test_a_damaged_cache_is_measured_again(tmp_path: Path) -> None:
     measured()
-    for damaged in ("{", '{"samples": [], "agreement": {}}'):
-        for file in (tmp_path / "transcripts").iterdir():
-            file.write_text(damaged)
-        assert measured().result.reused_strata == 0, damaged
+    for file, damaged in zip(sorted((tmp_path / "transcripts").iterdir()), cycle(DAMAGED), strict=False):
+        kept = json.loads(file.read_text())
+        file.write_text(damaged if isinstance(damaged, str) else json.dumps(kept | damaged))
+    assert measured().result.reused_strata == 0
 
 
 def test_without_a_cache_the_work_goes_on(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:

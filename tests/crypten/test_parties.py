@@ -151,6 +151,7 @@ def test_large_outputs_come_back_and_one_call_runs_at_a_time(parties: Parties) -
     assert "one call at a time" in str(errors[0])
 
 
+@pytest.mark.slow
 def test_they_are_warm_between_calls_and_end_when_closed_or_forgotten(parties: Parties) -> None:
     first = pids(parties)
     assert pids(parties) == first
