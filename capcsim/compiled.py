@@ -24,7 +24,7 @@ def compiled(**options: Any) -> Callable[[Function], Function]:
     def wrap(function: Function) -> Function:
         dispatcher = numba.njit(**options)(function)
         if dispatcher is not function:  # as it is where NUMBA_DISABLE_JIT is set
-            _keep(dispatcher)
+            keep(dispatcher)
         return cast(Function, dispatcher)
 
     return wrap
@@ -55,8 +55,26 @@ class _Forgiving:
             tell_unkept(HostError(place, HostError.at(place, error).reason, "make room there"))
 
 
-def _keep(dispatcher: Any) -> None:
-    """Let numba keep what it compiles, wherever it can."""
+def is_kept(dispatcher: Any, signature: Any) -> bool:
+    """Whether the machine code for a signature is on disk; then it is loaded."""
+    if dispatcher._cache.load_overload(signature, dispatcher.targetctx) is None:
+        return False
+    dispatcher.compile(signature)
+    return True
+
+
+def keep(dispatcher: Any, stamp: object = None) -> None:
+    """Let numba keep what it compiles, wherever it can.
+
+    numba compiles anew when the function's own file has changed; with a `stamp`, when that has, which is for those that
+    call functions of other files.
+    """
+    _enable(dispatcher)
+    if stamp is not None and hasattr(dispatcher._cache, "_cache_file"):
+        dispatcher._cache._cache_file._source_stamp = stamp
+
+
+def _enable(dispatcher: Any) -> None:
     with contextlib.suppress(RuntimeError):  # no place that it knows can be written
         dispatcher.enable_caching()
         dispatcher._cache = _Forgiving(dispatcher._cache)

@@ -15,6 +15,7 @@ from capcsim.scenario.data import (
     MedMnist,
     TableData,
 )
+from capcsim.scenario.errors import explain
 from capcsim.scenario.faults import Faults
 from capcsim.scenario.files import find_scenario, load_scenario, parse_scenario, shipped_scenarios, tree_of
 from capcsim.scenario.machines import Machine, Machines
@@ -59,6 +60,7 @@ __all__ = [
     "Selection",
     "TableData",
     "TreesKind",
+    "explain",
     "find_scenario",
     "load_scenario",
     "parse_scenario",

@@ -1,0 +1,233 @@
+"""The engine as Python sees it: what there is, what begins, and how time passes up to the next milestone."""
+
+import time
+from collections.abc import Callable, Mapping, Sequence
+from typing import TypeAlias
+
+import numpy as np
+from numpy.typing import NDArray
+
+from capcsim.simulation.engine import loop
+from capcsim.simulation.engine.graphs import GATE
+from capcsim.simulation.engine.kernel import compiled, kept
+from capcsim.simulation.engine.records import NONE, ROLES, ROUTE
+from capcsim.simulation.engine.state import State
+
+Rows: TypeAlias = NDArray[np.void]
+"""Rows of records.LOG."""
+Node: TypeAlias = tuple[int, int, int, float, Sequence[int], int]
+"""Kind, role, receiver, seconds or bytes, the earlier nodes that it waits for, and its latch (or NONE)."""
+
+_PATIENCE_S = 3.0
+"""How long plain Python may work before the kernel is compiled."""
+
+
+class Engine:
+    """Machines, lines, graphs and time. Everything is named by the number that it was given.
+
+    `log` is given the rows of nodes that have ended, now and then. Nothing is drawn at random: the same calls give the
+    same times, to the last bit, whether the kernel is compiled (True), plain Python (False) or whichever is quicker.
+    """
+
+    def __init__(self, log: Callable[[Rows], None] = lambda _: None, *, compile_: bool | None = None) -> None:
+        self.state = State()
+        self._log, self._counts = log, dict.fromkeys(("links", "connections", "machines", "pools", "cores"), 0)
+        self._counts |= dict.fromkeys(("places", "templates", "nodes", "successors", "latches"), 0)
+        self._free_latches: dict[int, list[int]] = {}
+        self._started = self._slots = 0
+        self._plain_s = 0.0
+        match compile_:
+            case None:
+                self._run = kept(loop.run)
+            case True:
+                self._run = compiled(loop.run)
+            case False:
+                self._run = loop.run
+
+    @property
+    def now_s(self) -> float:
+        """The time up to which everything has happened."""
+        return float(self.state.clock["now_s"])
+
+    @property
+    def live(self) -> int:
+        """Graphs under way."""
+        return int(self.state.clock["live"])
+
+    # -- what there is ------------------------------------------------------------------------------------------------
+
+    def link(self, bps: float) -> int:
+        """A line, one way."""
+        number = self._new("links")
+        self.state.links[number]["bps"] = bps
+        return number
+
+    def pool(self, cores: int) -> int:
+        """So many cores."""
+        number, first = self._new("pools"), self._new("cores", cores)
+        pool = self.state.pools[number]
+        pool["core"], pool["cores"], pool["idle"] = first, cores, cores
+        self.state.idle[first : first + cores] = np.arange(first, first + cores)
+        self.state.cores["pool"][first : first + cores] = number
+        return number
+
+    def machine(self, pool: int, speed: float) -> int:
+        """What works on a pool's cores, `speed` seconds of work a second."""
+        number = self._new("machines")
+        self.state.machines[number]["pool"], self.state.machines[number]["speed"] = pool, speed
+        return number
+
+    def connection(self, links: Sequence[int], latency_s: float) -> int:
+        """One direction of a session between two machines, over at most ROUTE links."""
+        assert len(links) <= ROUTE
+        number = self._new("connections")
+        connection = self.state.connections[number]
+        connection["links"][: len(links)] = links
+        connection["latency_s"] = latency_s
+        return number
+
+    def place(
+        self, session: int, pair: int, machines: Mapping[int, int], connections: Mapping[tuple[int, int], int]
+    ) -> int:
+        """Where a pair of a session runs: a machine for each role, a connection for each direction between machines.
+
+        What is ready at one instant begins in the order of session, batch, pair and node.
+        """
+        number = self._new("places")
+        place = self.state.places[number]
+        place["session"], place["pair"] = session, pair
+        for role, machine in machines.items():
+            place["machines"][role] = machine
+        for (sender, receiver), connection in connections.items():
+            place["connections"][ROLES * sender + receiver] = connection
+        return number
+
+    def template(self, nodes: Sequence[Node]) -> int:
+        """A graph, which may be run in many places. A gate waits for one latch besides."""
+        successors: list[list[int]] = [[] for _ in nodes]
+        for index, node in enumerate(nodes):
+            for before in node[4]:
+                successors[before].append(index)
+        number, first = self._new("templates"), self._new("nodes", len(nodes))
+        at = self._new("successors", sum(map(len, successors)))
+        for index, (kind, role, to, amount, after, out) in enumerate(nodes):
+            end = at + len(successors[index])
+            waits = len(after) + (kind == GATE)
+            self.state.nodes[first + index] = (kind, role, to, waits, at, end, out, amount)
+            self.state.successors[at:end] = successors[index]
+            at = end
+        self.state.templates[number] = first, len(nodes), (len(nodes) - 1).bit_length()
+        return number
+
+    def latches(self, count: int) -> int:
+        """The first of so many latches, which can be taken back."""
+        free = self._free_latches.get(count)
+        return free.pop() if free else self._new("latches", count)
+
+    def set_latch(self, number: int, left: int, *, next_: int = NONE, tell: bool = False) -> None:
+        """A latch opens when so many nodes or latches have counted it down, which may be none."""
+        latch = self.state.latches[number]
+        latch["left"], latch["next"], latch["tell"], latch["row"] = left, next_, tell, NONE
+
+    def is_open(self, number: int) -> bool:
+        """Whether nothing is left for a latch to wait for."""
+        return bool(self.state.latches[number]["left"] <= 0)
+
+    def free_latches(self, first: int, count: int) -> None:
+        """Take latches back, which nothing counts down any more."""
+        self._free_latches.setdefault(count, []).append(first)
+
+    # -- what happens -------------------------------------------------------------------------------------------------
+
+    def start(
+        self,
+        template: int,
+        place: int,
+        batch: int,
+        *,
+        latches: int = NONE,
+        done: int = NONE,
+        waits: Sequence[tuple[int, int]] = (),
+    ) -> None:
+        """Begin a graph now: its nodes count down latches from `latches` on, and all of it `done`.
+
+        `waits` are its gates, each with the latch that it waits for.
+        """
+        self._command(loop.START, template, place, batch, latches, done)
+        for node, latch in waits:
+            self._command(loop.WAIT, node, latch)
+        self._started += 1
+        self._slots += 1 << int(self.state.templates[template]["size"])
+        self.state.grow("instances", self.live + self._started)
+        self.state.grow("slots", int(self.state.clock["slots"]) + self._slots)
+        self.state.grow("ready", len(self.state.slots))
+
+    def abort(self, place: int, batch: int = NONE) -> None:
+        """Break off a batch at a place, or all of them: work, messages, and what waits."""
+        self._command(loop.ABORT, place, batch)
+
+    def set_capacity(self, link: int, bps: float) -> None:
+        """Another capacity from now on; 0 cuts the line."""
+        self._command(loop.CAPACITY, link, value=bps)
+
+    def set_window(self, connection: int, bps: float) -> None:
+        """A rate that a connection does not exceed."""
+        self._command(loop.WINDOW, connection, value=bps)
+
+    def set_speed(self, machine: int, speed: float) -> None:
+        """Another speed from now on; with 0 the machine stands."""
+        self._command(loop.SPEED, machine, value=speed)
+
+    def run(self, until_s: float) -> list[int]:
+        """Let time pass until latches open that are to be told: these, or none when `until_s` is reached.
+
+        With an infinite `until_s` none means that nothing more will happen.
+        """
+        clock = self.state.clock
+        while True:
+            self._make_room()
+            reason = self._some(until_s)
+            if reason == loop.FULL:
+                self.flush()
+                continue
+            self._started = self._slots = 0
+            told = [int(latch) for latch in self.state.told[: clock["told"]]]
+            clock["told"] = 0
+            return told
+
+    def flush(self) -> None:
+        """Hand on the rows that are in the log."""
+        rows = int(self.state.clock["rows"])
+        if rows:
+            self._log(self.state.log[:rows].copy())
+            self.state.clock["rows"] = 0
+
+    def _some(self, until_s: float) -> int:
+        if self._run is not None:
+            return int(self._run(self.state, until_s))
+        began_s = time.process_time()
+        reason = loop.run(self.state, until_s)
+        self._plain_s += time.process_time() - began_s
+        if self._plain_s > _PATIENCE_S:
+            self._run = compiled(loop.run)
+        return int(reason)
+
+    def _make_room(self) -> None:
+        """As much as one instant may need."""
+        state = self.state
+        most = self._counts["connections"] + self._counts["cores"] + 2
+        state.grow("events", int(state.clock["events"]) + 2 * most)
+        state.grow("log", int(state.clock["rows"]) + 2 * most)
+
+    def _new(self, name: str, count: int = 1) -> int:
+        first = self._counts[name]
+        self._counts[name] += count
+        self.state.grow(name, self._counts[name])
+        return first
+
+    def _command(self, kind: int, *operands: int, value: float = 0.0) -> None:
+        clock = self.state.clock
+        number = int(clock["commands"])
+        self.state.grow("commands", number + 1)
+        self.state.commands[number] = (kind, *operands, *(5 - len(operands)) * (0,), value)
+        clock["commands"] += 1
