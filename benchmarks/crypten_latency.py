@@ -19,7 +19,8 @@ from statistics import median
 from typing import Any
 
 import numpy as np
-import simpy
+import pandas as pd
+import pyarrow as pa
 from delayed_gloo import OPERATIONS, TimedParties, frames, operate, rank_of, timed_backend
 from relay import Control, relay
 from threadpoolctl import threadpool_limits
@@ -30,9 +31,7 @@ from capcsim.costs.cache import host, versions
 from capcsim.costs.transcripts import rounds
 from capcsim.errors import BackendUnavailable
 from capcsim.learning.models import build_model, usual_input_shape
-from capcsim.simulation.machines import Machine
-from capcsim.simulation.network import Link, Network
-from capcsim.simulation.replay import Host, Place, Replayer
+from capcsim.simulation.alone import alone
 from capcsim_crypten import CryptenBackend
 
 CLASSES = 10
@@ -44,15 +43,9 @@ SIZES = (1, 10, 1000, 100_000, 300_000, 600_000, 1_200_000)
 
 def predicted_s(transcript: Transcript, latency_s: float) -> float:
     """When the last of the two parties is done, on machines of one core."""
-    env = simpy.Environment()
-    replayer = Replayer(env, Network(env, latency_s))
-    hosts = {
-        role: Host(role, Machine(env, role, 1, 1.0), Link(f"{role} up", BANDWIDTH_BPS), Link(role, BANDWIDTH_BPS))
-        for role in Role
-    }
-    replayer.replay(transcript, hosts, Place())
-    env.run()
-    return max(row.end_s for row in replayer.log.compute if row.role is not Role.DEALER)
+    log = alone([transcript], bps=BANDWIDTH_BPS, latency_s=latency_s)
+    work = pd.concat([pa.table(columns).to_pandas() for columns in log.compute()])
+    return float(work[work.role != Role.DEALER].end_s.max())
 
 
 @contextmanager

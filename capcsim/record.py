@@ -11,7 +11,7 @@ figures/  report.html  trace.json
 import json
 import os
 import secrets
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Iterable, Iterator, Mapping
 from contextlib import contextmanager
 from dataclasses import asdict
 from datetime import UTC, datetime
@@ -45,7 +45,8 @@ TABLES: dict[str, dict[str, pa.DataType]] = {
     "metrics": {"querier": INT, "moment": TEXT, "metric": TEXT, "class": INT, "value": REAL},
 }
 
-Columns = Mapping[str, Sequence[Any]]
+Columns = Mapping[str, Any]
+"""Sequences or arrays of equal length, by name."""
 
 
 class Record:
@@ -161,11 +162,21 @@ class Record:
 
     def write_table(self, name: str, columns: Columns) -> None:
         """Write one Parquet table from columns of equal length; none at all make an empty table."""
+        self.write_chunks(name, [{key: columns.get(key, []) for key in TABLES[name]}])
+
+    def write_chunks(self, name: str, chunks: Iterable[Columns]) -> None:
+        """Write one Parquet table of many rows, some of them at a time."""
         schema = pa.schema(TABLES[name])
-        table = pa.table({key: columns.get(key, []) for key in schema.names}, schema=schema)
         # Not by its name, which Arrow takes in UTF-8 only.
-        with self._replacing(f"{name}.parquet") as fresh, fresh.open("wb") as file:
-            pq.write_table(table, file)
+        with (
+            self._replacing(f"{name}.parquet") as fresh,
+            fresh.open("wb") as file,
+            pq.ParquetWriter(file, schema) as writer,
+        ):
+            for columns in chunks:
+                writer.write_table(
+                    pa.table([_column(columns[key], schema.field(key).type) for key in schema.names], schema=schema)
+                )
 
     def read_table(self, name: str) -> pa.Table:
         """One Parquet table; raises RecordError."""
@@ -221,3 +232,7 @@ class Record:
                 yield fresh
         except HostError as error:
             raise RecordError(f"{path}: cannot be written: {error.reason}; {MAKE_ROOM}") from None
+
+
+def _column(values: Any, type_: pa.DataType) -> pa.Array:
+    return values.cast(type_) if isinstance(values, pa.Array) else pa.array(values, type_)

@@ -1,7 +1,11 @@
 """What was measured, by stratum; and the simulated world's view of it."""
 
+from collections.abc import Sequence
 from dataclasses import asdict, astuple, dataclass, field, replace
 from typing import Any, Self, TypeAlias
+
+import numpy as np
+from numpy.typing import NDArray
 
 from capcsim.backend import PublicModel, Step, Transcript
 from capcsim.costs.condense import condensed
@@ -129,26 +133,52 @@ class MeasuredCosts:
         self._measured, self._seeds = measured, seeds
         self._guardian = next((key.group for key in measured.samples if key.step is Step.RELEASE), "")
         self._condensed: dict[int, Transcript] = {}
+        self._groups: dict[int, str] = {}
+        self._drawn: dict[tuple[Step, str, int], tuple[Transcript, ...]] = {}
         self._sizes: dict[tuple[Step, str], list[int]] = {}
         for key in sorted(measured.samples):
             self._sizes.setdefault((key.step, key.group), []).append(key.size)
 
-    def transcript(self, step: Step, voter: Voter | None, querier: int, batch: int = -1, size: int = 0) -> Transcript:
-        """One step of a querying party with a voter, or (None) with the guardian; of a batch of so many queries."""
-        index = -1 if voter is None else voter.index
-        own = self._measured.own.get((step, querier, batch, size, index))
-        return self._draw(step, self.group(voter), size, querier, batch, index) if own is None else self._short(own)
+    def transcripts(
+        self, steps: Sequence[Step], voters: Sequence[Voter | None], querier: int, batch: int = -1, size: int = 0
+    ) -> list[tuple[Transcript, ...]]:
+        """Of each voter, or (None) the guardian: one transcript a step, with a querying party, of so many queries."""
+        indices = [-1 if voter is None else voter.index for voter in voters]
+        drawn = [self._draws(step, querier, batch, max(indices, default=-1) + 2) for step in steps]
+        return [
+            tuple(
+                self._one(step, voter, (querier, batch, size, index), float(draws[index + 1]))
+                for step, draws in zip(steps, drawn, strict=True)
+            )
+            for voter, index in zip(voters, indices, strict=True)
+        ]
 
     def group(self, voter: Voter | None) -> str:
         """Pairs of one architecture share the work of scopes QUERIER and QUERY; None is the guardian."""
-        return self._guardian if voter is None else pair_group(voter.prepared.public)
+        if voter is None:
+            return self._guardian
+        if voter.index not in self._groups:
+            self._groups[voter.index] = pair_group(voter.prepared.public)
+        return self._groups[voter.index]
 
-    def _draw(self, step: Step, name: str, size: int, querier: int, batch: int, voter: int) -> Transcript:
-        sizes = self._sizes[step, name]
-        measured = next((known for known in sizes if known >= size), sizes[-1])
-        samples = self._measured.samples[Stratum(step, name, measured)]
-        place = (STEPS.index(step), querier, batch + 1, voter + 1)
-        return self._short(samples[int(self._seeds.generator("replay", *place).integers(len(samples)))])
+    def _draws(self, step: Step, querier: int, batch: int, count: int) -> NDArray[np.float64]:
+        """What decides which samples the guardian and each voter get, whoever of them is there."""
+        return self._seeds.generator("replay", STEPS.index(step), querier, batch + 1).random(count)
+
+    def _one(self, step: Step, voter: Voter | None, pair: tuple[int, int, int, int], drawn: float) -> Transcript:
+        own = self._measured.own.get((step, *pair))
+        if own is not None:
+            return self._short(own)
+        samples = self._samples(step, self.group(voter), pair[2])
+        return samples[int(drawn * len(samples))]
+
+    def _samples(self, step: Step, name: str, size: int) -> tuple[Transcript, ...]:
+        key = step, name, size
+        if key not in self._drawn:
+            sizes = self._sizes[step, name]
+            measured = next((known for known in sizes if known >= size), sizes[-1])
+            self._drawn[key] = tuple(map(self._short, self._measured.samples[Stratum(step, name, measured)]))
+        return self._drawn[key]
 
     def _short(self, transcript: Transcript) -> Transcript:
         """The same object for the same transcript, which `_measured` keeps alive."""

@@ -2,6 +2,7 @@
 
 from collections.abc import Mapping
 from heapq import heapify, heappop, heappush
+from itertools import permutations
 from typing import Any
 
 import numpy as np
@@ -10,7 +11,6 @@ from capcsim.backend import Role
 from capcsim.simulation.bare_world import BareWorld, Session, Work, read_bare_world
 from capcsim.simulation.engine.engine import Engine, Node, Rows
 from capcsim.simulation.engine.graphs import MESSAGE, WORK
-from capcsim.simulation.engine.records import NONE
 from capcsim.simulation.topology import ROLE_NUMBERS, Topology
 
 Json = dict[str, list[dict[str, float | int]]]
@@ -73,7 +73,7 @@ class _Replay:
         if not pairs:
             self._close(number)
             return
-        engine.set_latch(first, len(pairs), tell=True)
+        engine.set_latches(first, left=len(pairs), tell=True)
         for pair, place in pairs:
             engine.start(self._templates[pair.transcript], place, batch, done=first)
 
@@ -86,7 +86,7 @@ class _Replay:
         if closing is None or not self._nodes_of(closing):
             self._end(number)
             return
-        engine.set_latch(self._latches[number] + 1, 1, tell=True)
+        engine.set_latches(self._latches[number] + 1, tell=True)
         batch, _ = self._under_way[number]
         engine.start(self._templates[closing], self._places[number][-1], batch, done=self._latches[number] + 1)
 
@@ -131,7 +131,12 @@ def _places(topology: Topology, world: BareWorld, number: int) -> list[int]:
     session: Session = world.sessions[number]
     at = {Role.QUERIER: world.parties[session.querier].machine, Role.GUARDIAN: world.parties[session.guardian].machine}
     pairs = [{**at, Role.ANSWERER: world.parties[pair.answerer].machine} for pair in session.pairs]
-    return [topology.place(number, pair, machines) for pair, machines in enumerate([*pairs, at])]
+    places = []
+    for pair, machines in enumerate([*pairs, at]):
+        places.append(topology.place(number, pair, machines))
+        for direction in permutations(machines, 2):
+            topology.connect(places[-1], machines, direction)
+    return places
 
 
 def _nodes(found: Any) -> list[Node]:
@@ -139,8 +144,8 @@ def _nodes(found: Any) -> list[Node]:
         return ROLE_NUMBERS[Role(role)]
 
     return [
-        (WORK, number(node.role), 0, node.seconds, node.after, NONE)
+        Node(WORK, number(node.role), amount=node.seconds, after=node.after)
         if isinstance(node, Work)
-        else (MESSAGE, number(node.from_), number(node.to), node.bytes, node.after, NONE)
+        else Node(MESSAGE, number(node.from_), number(node.to), node.bytes, node.after)
         for node in found
     ]

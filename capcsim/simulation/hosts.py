@@ -1,16 +1,25 @@
-"""Who computes where: parties, several on a machine if the scenario says so; guardian; a dealer for who needs one."""
+"""Who works where: parties, several on a machine if the scenario says so; guardian; a dealer for who needs one."""
 
 from collections.abc import Iterator
 from dataclasses import dataclass
 
-import simpy
-
 from capcsim.backend import Role
 from capcsim.scenario import Access, Scenario
 from capcsim.scenario import Machine as MachineSize
-from capcsim.simulation.machines import Machine
-from capcsim.simulation.network import Link
-from capcsim.simulation.replay import Host
+from capcsim.simulation.engine.engine import Engine
+from capcsim.simulation.log import Log
+from capcsim.simulation.topology import Topology
+
+HERE = "everywhere"
+"""The one site."""
+
+
+@dataclass(frozen=True, slots=True)
+class Host:
+    """A participant, and the machine that it works on, by name."""
+
+    name: str
+    machine: str
 
 
 @dataclass(frozen=True, slots=True)
@@ -21,14 +30,10 @@ class Hosts:
     services: dict[Role, Host]
 
     @classmethod
-    def of(cls, env: simpy.Environment, scenario: Scenario) -> "Hosts":
+    def of(cls, scenario: Scenario) -> "Hosts":
         """As a scenario places them."""
-        machines, network = scenario.machines, scenario.network
-        services = {
-            role: _on_one_machine(env, role, [role], machines.guardian, network.guardian)[0]
-            for role in (Role.GUARDIAN, Role.DEALER)
-        }
-        return cls(tuple(_parties(env, scenario)), services)
+        services = {role: Host(role, role) for role in (Role.GUARDIAN, Role.DEALER)}
+        return cls(tuple(_parties(scenario)), services)
 
     def at(self, querier: int, party: int | None = None) -> dict[Role, Host]:
         """Where each role runs when a querying party works with an answering party, or with the guardian alone."""
@@ -40,18 +45,25 @@ class Hosts:
         return [*self.parties, *(host for role, host in self.services.items() if dealer or role is not Role.DEALER)]
 
 
-def _parties(env: simpy.Environment, scenario: Scenario) -> Iterator[Host]:
-    together, count = scenario.machines.parties_per_machine, scenario.parties.count
-    for first in range(0, count, together):
-        names = [f"party {party}" for party in range(first, min(first + together, count))]
-        label = names[0] if together == 1 else f"machine {first // together}"
-        yield from _on_one_machine(env, label, names, scenario.machines.party, scenario.network.party)
+def _parties(scenario: Scenario) -> Iterator[Host]:
+    together = scenario.machines.parties_per_machine
+    for party in range(scenario.parties.count):
+        name = f"party {party}"
+        yield Host(name, name if together == 1 else f"machine {party // together}")
 
 
-def _on_one_machine(
-    env: simpy.Environment, label: str, participants: list[str], size: MachineSize, access: Access
-) -> list[Host]:
-    """One machine with its access links, and the participants on it."""
-    machine = Machine(env, label, size.cores, size.speed)
-    up, down = Link(f"{label} up", access.up_bps), Link(f"{label} down", access.down_bps)
-    return [Host(name, machine, up, down) for name in participants]
+def built(engine: Engine, log: Log, scenario: Scenario, hosts: Hosts) -> Topology:
+    """The scenario's machines and lines."""
+    machines, network = scenario.machines, scenario.network
+    topology = Topology(engine, lambda _, __: network.latency_s)
+    topology.add_site(HERE)
+
+    def add(name: str, size: MachineSize, access: Access) -> None:
+        log.add_pool(size.cores)
+        topology.add_machine(name, HERE, engine.pool(size.cores), size.speed, access.up_bps, access.down_bps)
+
+    for name in dict.fromkeys(host.machine for host in hosts.parties):
+        add(name, machines.party, network.party)
+    for host in hosts.services.values():
+        add(host.machine, machines.guardian, network.guardian)
+    return topology

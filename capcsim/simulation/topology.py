@@ -9,6 +9,8 @@ from collections.abc import Callable, Mapping
 from dataclasses import dataclass
 from typing import TypeAlias
 
+import numpy as np
+
 from capcsim.backend import Role
 from capcsim.simulation.engine.engine import Engine
 
@@ -55,17 +57,18 @@ class Topology:
         self.machines[name] = Machine(number, pool, site, self._line(up_bps, down_bps))
 
     def place(self, session: int, pair: int, machines: Mapping[Role, str]) -> int:
-        """Where a pair of a session runs: connections of its own between its roles' machines."""
-        at = {role: self.machines[name] for role, name in machines.items()}
-        connections = {
-            (ROLE_NUMBERS[a], ROLE_NUMBERS[b]): self._connection(at[a], at[b])
-            for a in at
-            for b in at
-            if at[a] is not at[b]
-        }
+        """Where a pair of a session runs: its roles' machines, by name. Nothing is connected yet."""
         return self._engine.place(
-            session, pair, {ROLE_NUMBERS[a]: found.number for a, found in at.items()}, connections
+            session, pair, {ROLE_NUMBERS[a]: self.machines[m].number for a, m in machines.items()}
         )
+
+    def connect(self, place: int, machines: Mapping[Role, str], direction: tuple[Role, Role]) -> None:
+        """Let a role send to another at a place, over a connection of its own if they are on two machines."""
+        sender, receiver = (self.machines[machines[role]] for role in direction)
+        if sender is not receiver:
+            latency_s = self._latency_s(sender.site, receiver.site)
+            connection = self._engine.connection(self.route(sender, receiver), latency_s)
+            self._engine.connect(place, ROLE_NUMBERS[direction[0]], ROLE_NUMBERS[direction[1]], connection)
 
     def route(self, sender: Machine, receiver: Machine) -> list[int]:
         """The links that a message passes."""
@@ -74,9 +77,25 @@ class Topology:
             lines += [self.sites[sender.site].up, self.sites[receiver.site].down]
         return [link for link in [*lines, receiver.access.down] if link is not None]
 
-    def _connection(self, sender: Machine, receiver: Machine) -> int:
-        return self._engine.connection(self.route(sender, receiver), self._latency_s(sender.site, receiver.site))
-
     def _line(self, up_bps: float | None, down_bps: float | None) -> Line:
         up, down = (None if bps is None else self._engine.link(bps) for bps in (up_bps, down_bps))
         return Line(up, down)
+
+    # -- what they have done -------------------------------------------------------------------------------------------
+
+    def busy_s(self, name: str) -> list[float]:
+        """How long each core of a machine's pool has worked, up to the highest that was ever needed."""
+        pool = self._engine.state.pools[self.machines[name].pool]
+        worked_s = self._engine.state.cores["busy_s"][pool["core"] : pool["core"] + pool["cores"]]
+        highest = max(np.flatnonzero(worked_s), default=0)
+        return [float(each) for each in worked_s[: highest + 1]]
+
+    def utilisation(self, name: str, span_s: float) -> dict[str, float]:
+        """Of both directions of a machine's access line: the share of a time that it has carried at full rate."""
+        access, links = self.machines[name].access, self._engine.state.links
+        ways = {"up": access.up, "down": access.down}
+        return {
+            way: float(links[link]["bits"] / (links[link]["bps"] * span_s))
+            for way, link in ways.items()
+            if link is not None
+        }

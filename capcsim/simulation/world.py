@@ -7,13 +7,13 @@ missing changes labels as it would in life.
 
 from collections.abc import Callable, Generator, Mapping, Sequence
 from dataclasses import dataclass
-from typing import Any, Protocol, TypeAlias
+from typing import Any, TypeAlias
 
 import numpy as np
 import simpy
 from numpy.typing import NDArray
 
-from capcsim.backend import Role, Step, Transcript
+from capcsim.backend import Role, Step
 from capcsim.errors import RecordError
 from capcsim.protocol.flow import (
     Ask,
@@ -34,22 +34,15 @@ from capcsim.protocol.flow import Stop as StopAsking
 from capcsim.protocol.steps import Voter
 from capcsim.scenario import Scenario
 from capcsim.seeds import Seeds
+from capcsim.simulation.clock import Clock
+from capcsim.simulation.engine.engine import Engine
 from capcsim.simulation.faults import Absences
-from capcsim.simulation.hosts import Hosts
-from capcsim.simulation.network import Network
-from capcsim.simulation.replay import MEASURE_AGAIN, Ends, Log, Place, Replayer, Shared
+from capcsim.simulation.hosts import Hosts, built
+from capcsim.simulation.log import Log
+from capcsim.simulation.pair_graphs import MEASURE_AGAIN
+from capcsim.simulation.sessions import Begun, Costs, Pair, Sessions
 
 Process: TypeAlias = Generator[simpy.Event, Any, None]
-
-
-class Costs(Protocol):
-    """Where the world gets transcripts from."""
-
-    def transcript(self, step: Step, voter: Voter | None, querier: int, batch: int = -1, size: int = 0) -> Transcript:
-        """One step of a querying party with a voter, or (None) with the guardian; of a batch of so many queries."""
-
-    def group(self, voter: Voter | None) -> str:
-        """Pairs of one group share the work of scopes QUERIER and QUERY; None is the guardian."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -93,23 +86,16 @@ class Simulated:
         return np.array(queries, np.int64), np.array(labels, np.int64)
 
 
-@dataclass(slots=True)
-class _Travelling:
-    """A batch under way: since when, and when each role of each pair is through."""
-
-    submitted_s: float
-    pairs: dict[int, Ends]
-
-
 class World:
     """One simulation; `run` it once for every round of queries. Work of phase OFFLINE runs with its batch."""
 
     def __init__(self, scenario: Scenario) -> None:
-        env = self._env = simpy.Environment()
-        self._replayer = Replayer(env, Network(env, scenario.network.latency_s))
-        self._hosts = Hosts.of(env, scenario)
+        self._log, self._hosts = Log(), Hosts.of(scenario)
+        engine = Engine(self._log.write)
+        self._clock = Clock(engine)
+        self._topology = built(engine, self._log, scenario, self._hosts)
+        self._sessions = Sessions(engine, self._topology, self._hosts, self._log)
         self._absences = Absences(scenario.faults, scenario.parties.count, Seeds(scenario.seed))
-        self._once: list[Shared] = [{} for _ in range(scenario.parties.queriers)]
         self._rows: list[QueryRow] = []
         self._stopped: dict[int, str] = {}
 
@@ -121,19 +107,19 @@ class World:
         Times, queries and work are those of all rounds so far: a round begins when all of the one before has ended, and
         retraining takes no simulated time. `labelled` is called with each batch's number of opened queries.
         """
-        round_ = _Round(self._env, self._replayer, self._hosts, self._absences, self._once, voters, costs)
-        inbox: simpy.Store = simpy.Store(self._env)
+        round_ = _Round(self._clock, self._sessions, self._absences, voters, costs)
+        inbox: simpy.Store = simpy.Store(self._clock)
         commands = next(flow)
         while True:
             for command in commands:
                 self._carry_out(command, round_, inbox, labelled)
             if End() in commands:
                 break
-            event: Any = self._env.run(inbox.get())
+            event: Any = self._clock.run(inbox.get())
             commands = flow.send(event)
         # Not until nothing is left to happen: a deadline that nobody waits for any more would be waited for.
-        self._env.run(self._env.all_of(self._replayer.begun))
-        self._replayer.begun.clear()
+        self._clock.run_out()
+        self._clock.engine.flush()
         return self._result()
 
     def _carry_out(
@@ -142,40 +128,39 @@ class World:
         """Begin what takes time, note what takes none."""
         match command:
             case Settle():
-                self._note(command, round_.submitted_s(command.batch))
+                self._note(command, round_.settled(command.batch))
                 labelled(command.opened)
             case StopAsking(querier, why):
                 self._stopped[querier] = why
             case SetUp() | Ask() | Open():
-                self._env.process(_answered(round_.begin(command), inbox))
+                self._clock.process(_answered(round_.begin(command), inbox))
 
     def _note(self, settled: Settle, submitted_s: float) -> None:
         batch = settled.batch
         for query, label, why in zip(batch.queries, settled.labels, settled.whys, strict=True):
-            row = (batch.querier, query, batch.number, label, settled.counted, submitted_s, self._env.now)
+            row = (batch.querier, query, batch.number, label, settled.counted, submitted_s, self._clock.now)
             self._rows.append(QueryRow(*row, why, settled.declined))
 
     def _result(self) -> Simulated:
-        log = self._replayer.log
-        hosts = self._hosts.used(dealer=any(row.role is Role.DEALER for row in log.compute))
-        machines = {host.machine.name: host.machine for host in hosts}
-        links = {link.name: link for host in hosts for link in (host.up, host.down)}
-        sent: dict[str, int] = dict.fromkeys((host.name for host in hosts), 0)
-        for message in log.messages:
-            sent[message.sender] += message.nbytes * message.network
-        ends_s = [row.end_s for row in log.compute] + [row.received_s for row in log.messages]
-        span_s = max([*ends_s, *(row.labelled_s for row in self._rows)], default=0.0) or 1.0
+        log = self._log
+        used = self._hosts.used(dealer=log.works(Role.DEALER))
+        machines = list(dict.fromkeys(host.machine for host in used))
+        span_s = max([log.last_s, *(row.labelled_s for row in self._rows)], default=0.0) or 1.0
         return Simulated(
             queries=sorted(self._rows, key=lambda row: (row.querier, row.query)),
             log=log,
             core_utilisation={
-                f"{name}, core {core}": busy_s / span_s
-                for name, machine in machines.items()
-                for core, busy_s in enumerate(machine.busy_s)
+                f"{name}, core {core}": worked_s / span_s
+                for name in machines
+                for core, worked_s in enumerate(self._topology.busy_s(name))
             },
-            link_utilisation={name: 8 * link.carried_bytes / (link.bps * span_s) for name, link in links.items()},
-            sent_bytes=sent,
-            core_s=sum(sum(machine.busy_s) for machine in machines.values()),
+            link_utilisation={
+                f"{name} {way}": share
+                for name in machines
+                for way, share in self._topology.utilisation(name, span_s).items()
+            },
+            sent_bytes=log.sent_bytes([host.name for host in used]),
+            core_s=float(log.busy_s.sum()),
             stopped=self._stopped,
         )
 
@@ -185,26 +170,29 @@ def _answered(work: Generator[simpy.Event, Any, Event], inbox: simpy.Store) -> P
     inbox.put(event)
 
 
+@dataclass(frozen=True, slots=True)
+class _Travelling:
+    """A batch under way: since when, and its pairs."""
+
+    submitted_s: float
+    begun: Begun
+
+
 class _Round:
     """How each command of one round takes its time."""
 
     def __init__(
-        self,
-        env: simpy.Environment,
-        replayer: Replayer,
-        hosts: Hosts,
-        absences: Absences,
-        once: Sequence[Shared],
-        voters: Sequence[Voter],
-        costs: Costs,
+        self, clock: Clock, sessions: Sessions, absences: Absences, voters: Sequence[Voter], costs: Costs
     ) -> None:
-        self._env, self._replayer, self._hosts, self._absences = env, replayer, hosts, absences
-        self._once, self._voters, self._costs = once, voters, costs
+        self._clock, self._sessions, self._absences = clock, sessions, absences
+        self._voters, self._costs = voters, costs
         self._travelling: dict[Batch, _Travelling] = {}
 
-    def submitted_s(self, batch: Batch) -> float:
+    def settled(self, batch: Batch) -> float:
         """When a batch was sent; it is forgotten."""
-        return self._travelling.pop(batch).submitted_s
+        travelling = self._travelling.pop(batch)
+        self._clock.engine.count_down(travelling.begun.over)
+        return travelling.submitted_s
 
     def begin(self, command: SetUp | Ask | Open) -> Generator[simpy.Event, Any, Event]:
         """Let a command happen; its event."""
@@ -218,74 +206,73 @@ class _Round:
 
     def _set_up(self, command: SetUp) -> Generator[simpy.Event, Any, Event]:
         """Keys and base transfers with all partners at once."""
-        ends = [
-            self._play(command.steps, command.lane, None if number is None else self._voters[number], {}, Shared())
-            for number in command.partners
-        ]
-        yield self._env.all_of([event for roles in ends for event in roles.values()])
+        partners = [None if number is None else self._voters[number] for number in command.partners]
+        begun = self._begin(command.lane, partners, command.steps)
+        self._clock.engine.count_down(begun.over)
+        yield self._clock.opened(begun.over)
         return Ready(command.lane)
 
     def _ask(self, command: Ask) -> Generator[simpy.Event, Any, Event]:
         """Let every party that is there answer, and the guardian wait for the shares."""
-        batch, per_batch = command.batch, Shared()
+        batch = command.batch
         silent, declining = (
             absent(batch.querier, batch.number) for absent in (self._absences.silent, self._absences.declining)
         )
         asked = [self._voters[number] for number in batch.answering]
         declined = tuple(voter.index for voter in asked if voter.party in declining)
-        pairs = {
-            voter.index: self._play(command.steps, batch.lane, voter, {}, per_batch, batch)
-            for voter in asked
-            if voter.party not in declining | silent
-        }
-        for number, ends in pairs.items():
-            if Role.GUARDIAN not in ends:
-                raise RecordError(f"the transcripts of voter {number} hand the guardian no share; {MEASURE_AGAIN}")
-        self._travelling[batch] = _Travelling(self._env.now, pairs)
+        there = [voter for voter in asked if voter.party not in declining | silent]
+        begun = self._begin(batch.lane, there, command.steps, batch)
+        for pair in begun.without(Role.GUARDIAN):
+            raise RecordError(f"the transcripts of voter {pair.number} hand the guardian no share; {MEASURE_AGAIN}")
+        self._travelling[batch] = _Travelling(self._clock.now, begun)
         # It cannot know that a silent party is gone: it waits until the time is up.
-        complete = len(pairs) == len(asked) - len(declined)
-        shares = [ends[Role.GUARDIAN] for ends in pairs.values()]
-        yield self._collected(shares, command.deadline_s, complete=complete)
-        present = tuple(number for number, ends in pairs.items() if ends[Role.GUARDIAN].triggered)
-        return Collected(batch, present, declined)
+        complete = len(there) == len(asked) - len(declined)
+        yield self._collected(begun, command.deadline_s, complete=complete)
+        present = np.flatnonzero(self._clock.engine.are_open(begun.latches(Role.GUARDIAN)))
+        return Collected(batch, tuple(there[number].index for number in present), declined)
 
-    def _collected(self, shares: list[simpy.Event], deadline_s: float | None, *, complete: bool) -> simpy.Event:
+    def _collected(self, begun: Begun, deadline_s: float | None, *, complete: bool) -> simpy.Event:
         """When the guardian waits no longer."""
-        everybody = self._env.all_of(shares)
+        if not begun.pairs and complete:
+            return self._clock.timeout(0.0)
+        everybody = self._clock.opened(begun.collected)
         if deadline_s is None:
             return everybody
-        timer = self._env.timeout(deadline_s)
-        return self._env.any_of([everybody, timer]) if complete else timer
+        timer = self._clock.timeout(deadline_s)
+        return self._clock.any_of([everybody, timer]) if complete else timer
 
     def _open(self, command: Open) -> Generator[simpy.Event, Any, Event]:
-        """Both sides begin when they have finished with every pair that is counted."""
-        batch = command.batch
-        before = [self._travelling[batch].pairs[number] for number in command.counted]
-        # A party that had no part in a pair has nothing to finish.
-        ready = {
-            role: self._env.all_of([ends[role] for ends in before if role in ends])
-            for role in (Role.QUERIER, Role.GUARDIAN)
-        }
-        ends = self._play(command.steps, batch.lane, None, ready, Shared(), batch)
-        yield ends[Role.QUERIER]
+        """Both sides begin when they have finished with every pair that is counted; the guardian has."""
+        batch, engine = command.batch, self._clock.engine
+        asked = self._travelling[batch].begun
+        counted = np.isin([-1 if pair.number is None else pair.number for pair in asked.pairs], command.counted)
+        may_begin = engine.latches(1)
+        left = engine.chain(asked.latches(Role.QUERIER)[counted], may_begin)
+        engine.set_latches(may_begin, left=left)
+        begun = self._begin(batch.lane, [None], command.steps, batch, {Role.QUERIER: may_begin})
+        opened = begun.ends[Role.QUERIER]
+        engine.tell(opened)
+        yield self._clock.opened(opened)
+        engine.count_down(begun.over)
+        engine.free_latches(may_begin, 1)
         return Opened(batch)
 
-    def _play(
+    def _begin(
         self,
-        steps: Sequence[Step],
         lane: Lane,
-        voter: Voter | None,
-        ends: Mapping[Role, simpy.Event],
-        per_batch: Shared,
+        voters: Sequence[Voter | None],
+        steps: Sequence[Step],
         batch: Batch | None = None,
-    ) -> Ends:
-        """Steps one after the other for each role: when each is through."""
+        begins: Mapping[Role, int] | None = None,
+    ) -> Begun:
+        """Steps one after the other for each role, with each voter."""
         number, size = (-1, 0) if batch is None else (batch.number, len(batch.queries))
-        querier, index = lane.querier, -1 if voter is None else voter.index
-        hosts = self._hosts.at(querier, None if voter is None else voter.party)
-        session = (querier, lane.number, index)
-        place = Place(querier, number, self._costs.group(voter), session, self._once[querier], per_batch)
-        for step in steps:
-            transcript = self._costs.transcript(step, voter, querier, number, size)
-            ends = self._replayer.replay(transcript, hosts, place, ends)
-        return dict(ends)
+        found = self._costs.transcripts(steps, voters, lane.querier, number, size)
+        pairs = [Pair(voter, each, self._costs.group(voter)) for voter, each in zip(voters, found, strict=True)]
+        begun = self._sessions.begin(lane, number, pairs, begins)
+        self._clock.process(self._free(begun))
+        return begun
+
+    def _free(self, begun: Begun) -> Process:
+        yield self._clock.opened(begun.over)
+        self._sessions.free(begun)

@@ -12,7 +12,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from capcsim.learning.metrics import Quality, average
-from capcsim.simulation.replay import MessageRow
+from capcsim.simulation.log import Log
 from capcsim.simulation.world import QueryRow
 from capcsim.study.result import Basis
 from capcsim.study.walk import Walked
@@ -42,10 +42,15 @@ class View:
         """Their queries with a label."""
         return [row for row in self.rows if row.label >= 0]
 
+    @property
+    def log(self) -> Log:
+        """What was worked and sent."""
+        return self.walked.simulated.log
+
     @cached_property
-    def messages(self) -> list[MessageRow]:
-        """What was sent for them from one machine to another."""
-        return [row for row in self.walked.simulated.log.messages if row.querier in self.queriers and row.network]
+    def places(self) -> NDArray[np.bool_]:
+        """Where they and others worked for them."""
+        return np.array([location.querier in self.queriers for location in self.log.locations], np.bool_)
 
     @cached_property
     def latencies_s(self) -> NDArray[np.float64]:
@@ -60,7 +65,7 @@ class View:
     @property
     def cpu_s(self) -> float:
         """All work for them, on every machine."""
-        return sum(row.end_s - row.start_s for row in self.walked.simulated.log.compute if row.querier in self.queriers)
+        return float(self.log.busy_s[self.places].sum())
 
     def truth(self, row: QueryRow) -> int:
         """The true class of what a query asks about, which no party knows."""
@@ -113,7 +118,7 @@ def _price(view: View) -> float:
 
 
 def _bytes(view: View) -> int:
-    return sum(message.nbytes for message in view.messages)
+    return int(view.log.bytes[view.places].sum())
 
 
 LATENCY = "time from the submission of a query to its label, over the queries that got one"

@@ -13,9 +13,8 @@ from capcsim.study.walk import Walked
 def write_tables(record: Record, walked: Walked) -> None:
     """Tables `queries`, `compute`, `messages`, `metrics`."""
     record.write_table("queries", _queries(walked))
-    log = walked.simulated.log
-    for name, rows in (("compute", log.compute), ("messages", log.messages)):
-        record.write_table(name, {column: [getattr(row, column) for row in rows] for column in TABLES[name]})
+    record.write_chunks("compute", walked.simulated.log.compute())
+    record.write_chunks("messages", walked.simulated.log.messages())
     metrics = list(_metrics(walked))
     record.write_table("metrics", {name: [row[i] for row in metrics] for i, name in enumerate(TABLES["metrics"])})
 

@@ -3,7 +3,6 @@
 from typing import Any
 
 import pytest
-import simpy
 from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 
@@ -11,9 +10,7 @@ from capcsim.backend import Compute, Message, Phase, Role, Scope, Step, Transcri
 from capcsim.costs import condense
 from capcsim.costs.condense import FEW_NODES, PARTS, condensed
 from capcsim.costs.transcripts import cpu_s, rounds, sent_bytes
-from capcsim.simulation.machines import Machine
-from capcsim.simulation.network import Link, Network
-from capcsim.simulation.replay import Host, Place, Replayer
+from capcsim.simulation.alone import alone
 
 Q, A = Role.QUERIER, Role.ANSWERER
 LABELS = (Step.INFER, Phase.ONLINE, Scope.PAIR)
@@ -43,14 +40,7 @@ def stream(chunks: int, layers: int = 1) -> Transcript:
 
 
 def makespan_s(transcript: Transcript, bps: float, latency_s: float) -> float:
-    env = simpy.Environment()
-    replayer = Replayer(env, Network(env, latency_s))
-    hosts = {
-        role: Host(role.value, Machine(env, role.value, 1, 1.0), Link("up", bps), Link("down", bps)) for role in (Q, A)
-    }
-    replayer.replay(transcript, hosts, Place())
-    env.run()
-    return float(env.now)
+    return alone([transcript], bps=bps, latency_s=latency_s).last_s
 
 
 @pytest.mark.parametrize(("bps", "latency_s"), [(1e9, 0.0), (1e6, 0.01), (1e5, 0.1)])

@@ -9,7 +9,7 @@ import numpy as np
 import pytest
 import torch
 
-from capcsim.backend import VOTE_RING_BITS, Message, PublicModel, Step
+from capcsim.backend import VOTE_RING_BITS, Message, PublicModel, Step, Transcript
 from capcsim.costs.cache import MeasurementCache
 from capcsim.costs.foresee import Pair
 from capcsim.costs.measure import Bench
@@ -136,11 +136,17 @@ def test_without_a_cache_the_work_goes_on(tmp_path: Path, monkeypatch: pytest.Mo
         assert measured().result.agreement.pairs == 9
 
 
+def drawn(costs: MeasuredCosts, voter: Voter, batch: int, size: int) -> Transcript:
+    """The transcript of step 1a and 1b."""
+    [(transcript,)] = costs.transcripts([Step.INFER], [voter], 0, batch, size)
+    return transcript
+
+
 def test_an_unforeseen_batch_size_replays_the_next_larger_one() -> None:
     costs, voter = MeasuredCosts(measured().result, Seeds(0)), models(PlaintextBackend())[1]
 
     def query_bytes(size: int) -> int:
-        return next(n.nbytes for n in costs.transcript(Step.INFER, voter, 0, 0, size) if isinstance(n, Message))
+        return next(n.nbytes for n in drawn(costs, voter, 0, size) if isinstance(n, Message))
 
     assert [query_bytes(size) for size in (1, 2, 3)] == [20, 60, 60]
 
@@ -180,15 +186,19 @@ def test_executing_every_pair_keeps_its_own_transcripts_and_votes() -> None:
     costs, (voter, other) = MeasuredCosts(made.result, Seeds(0)), (pairs[3].voter, pairs[4].voter)
     assert voter is not None
     own = made.result.own[Step.INFER, 0, 1, 3, voter.index]
-    assert costs.transcript(Step.INFER, voter, 0, 1, 3) is own is not costs.transcript(Step.INFER, other, 0, 1, 3)
+    assert other is not None
+    assert drawn(costs, voter, 1, 3) is own is not drawn(costs, other, 1, 3)
 
 
 def test_the_world_draws_samples_by_the_seed() -> None:
     result, voter = measured().result, models(PlaintextBackend())[1]
     first, again, other = (MeasuredCosts(result, Seeds(seed)) for seed in (1, 1, 2))
-    draws = [[costs.transcript(Step.INFER, voter, 0, b, 3) for b in range(40)] for costs in (first, again, other)]
+    draws = [[drawn(costs, voter, batch, 3) for batch in range(40)] for costs in (first, again, other)]
     assert draws[0] == draws[1] != draws[2]
     assert len({id(transcript) for transcript in draws[0]}) == 5
+    voters = models(PlaintextBackend())[1:]
+    together = [first.transcripts([Step.INFER], voters, 0, batch, 3)[0][0] for batch in range(40)]
+    assert together == draws[0], "whoever else is asked"
 
 
 class Wrong(PlaintextBackend):

@@ -29,7 +29,7 @@ from capcsim.protocol.flow import UNANSWERED
 from capcsim.protocol.noise import RealNoise
 from capcsim.protocol.steps import Voter
 from capcsim.scenario import Scenario
-from capcsim.simulation.replay import ComputeRow, Log, MessageRow
+from capcsim.simulation.log import Location, Log
 from capcsim.simulation.world import QueryRow, Simulated
 from capcsim.study.asked import Asked
 from capcsim.study.books import Books, Spent
@@ -110,26 +110,34 @@ BASELINES = {
 CAPABILITIES = Capabilities("none", True, {}, (), (), "in the clear", "in the clear")
 
 
-def message(querier: int, sender: str, receiver: str, nbytes: int, *, network: bool = True) -> MessageRow:
-    return MessageRow(querier, 0, sender, receiver, network, Step.INFER, Phase.ONLINE, nbytes, 0.0, 1.0)
-
-
-def work(querier: int, worked_s: float) -> ComputeRow:
-    where = (querier, 0, "party 1", "party 1", 0, Role.ANSWERER, Step.INFER, Phase.ONLINE)
-    return ComputeRow(*where, 0.0, 100.0, 100.0 + worked_s)
-
-
-MESSAGES = [
-    message(0, "party 0", "party 1", 300_000_000),
-    message(0, "party 1", "party 0", 200_000_000),
-    message(0, "party 1", "party 0", 7_000_000_000, network=False),  # on one machine: it is no traffic
-    message(1, "party 1", "guardian", 1_000_000_000),
-    message(1, "guardian", "party 1", 500_000_000),
+PARTIES = {Role.QUERIER: "party 0", Role.ANSWERER: "party 1", Role.GUARDIAN: "guardian"}
+SENT = [
+    (0, Role.QUERIER, Role.ANSWERER, 300_000_000),
+    (0, Role.ANSWERER, Role.QUERIER, 200_000_000),
+    (1, Role.QUERIER, Role.GUARDIAN, 1_000_000_000),
+    (1, Role.GUARDIAN, Role.QUERIER, 500_000_000),
 ]
+WORKED_S = [6000.0, 3000.0]
+
+
+def made_log() -> Log:
+    """Sums for both querying parties; a place each."""
+    log = Log()
+    for querier in range(2):
+        hosts = PARTIES | {Role.QUERIER: f"party {querier}"}
+        log.locations.append(Location(querier, hosts, hosts))
+    log.steps["infer"] = 0
+    roles = list(Role)
+    log.bytes, log.busy_s = np.zeros((2, 1, len(roles), len(roles)), np.int64), np.zeros((2, 1, len(roles)))
+    for querier, sender, receiver, nbytes in SENT:
+        log.bytes[querier, 0, roles.index(sender), roles.index(receiver)] = nbytes
+    log.busy_s[:, 0, roles.index(Role.ANSWERER)] = WORKED_S
+    return log
+
 
 SIMULATED = Simulated(
     queries=QUERIES,
-    log=Log([work(0, 6000.0), work(1, 3000.0)], MESSAGES),
+    log=made_log(),
     core_utilisation={"party 0, core 0": 0.25, "party 1, core 0": 0.75, "guardian, core 0": 0.5},
     link_utilisation={"party 0 up": 0.125, "guardian down": 0.375, "party 1 up": 0.0625},
     sent_bytes={"party 0": 300_000_000, "party 1": 1_200_000_000, "guardian": 500_000_000},

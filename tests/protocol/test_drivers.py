@@ -30,6 +30,7 @@ from capcsim.study.means import Means
 from capcsim.study.trained import deal_out
 from capcsim.study.walk import load_backend, walk
 from tests.protocol.test_flow import happens
+from tests.simulation.rows import rows
 
 # What each driver was asked to do, by querying party.
 Requests = dict[int, list[tuple[Any, ...]]]
@@ -143,6 +144,6 @@ def test_a_further_step_is_a_change_in_the_flow_and_one_handler_for_each_driver(
     wanted = scenario({"queries.per_querier": 3})
     with closing(load_backend(wanted)) as backend, scratch_books(wanted) as books:
         log = walk(deal_out(wanted, [backend], means), backend, books, means).simulated.log
-    done = Counter(row.step for row in log.compute)
+    done = Counter(row.step for row in rows(log.compute()))
     assert done[Dummy.BLIND] == 14, "two batches of one querying party each, seven answering parties"  # type: ignore[index]
-    assert sum(row.nbytes for row in log.messages if row.step == Dummy.BLIND) == 14 * 7
+    assert sum(row.nbytes for row in rows(log.messages()) if row.step == Dummy.BLIND) == 14 * 7

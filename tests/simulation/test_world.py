@@ -1,7 +1,7 @@
 """Whole collaborations over hand-made transcripts, so that every time has a closed form."""
 
 from collections import Counter
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Sequence
 from contextlib import ExitStack, closing
 from pathlib import Path
 from typing import Any
@@ -36,6 +36,7 @@ from capcsim.scenario import Scenario
 from capcsim.seeds import Seeds
 from capcsim.simulation.world import Simulated, World
 from capcsim.study.simulated import rules_of
+from tests.simulation.rows import rows
 
 CLASSES = 3
 INFER_S, ARGMAX_S, SUBMIT_S, COUNT_S, RELEASE_S, SETUP_S, ENCODE_S = 1.0, 0.5, 0.25, 0.125, 2.0, 4.0, 8.0
@@ -66,6 +67,11 @@ class FixedCosts:
                 return (work(Role.GUARDIAN, COUNT_S), message(Role.GUARDIAN, Role.QUERIER, 0))
             case _:
                 return (work(Role.GUARDIAN, RELEASE_S), message(Role.GUARDIAN, Role.QUERIER, 0))
+
+    def transcripts(
+        self, steps: Sequence[Step], voters: Sequence[Voter | None], querier: int, batch: int = -1, size: int = 0
+    ) -> list[tuple[Transcript, ...]]:
+        return [tuple(self.transcript(step, voter, querier, batch, size) for step in steps) for voter in voters]
 
     def group(self, voter: Voter | None) -> str:
         return "guardian" if voter is None else "one"
@@ -239,14 +245,14 @@ def test_the_guardians_cores_are_contended(simulate: Simulate) -> None:
 
 def test_work_of_the_querier_runs_once_a_batch_and_its_set_up_once(simulate: Simulate) -> None:
     found = simulate({**ONE_QUERIER, "queries.batch": 1}, queries=[3])
-    own = [row.step for row in found.log.compute if row.host == "party 0"]
+    own = [row.step for row in rows(found.log.compute()) if row.host == "party 0"]
     assert own.count(Step.INFER) == 3
     assert own.count(Step.SETUP) == 2  # with the parties, and with the guardian
 
 
 def test_utilisation_and_core_time_add_up(simulate: Simulate) -> None:
     found = simulate(ONE_QUERIER)
-    worked_s = sum(row.end_s - row.start_s for row in found.log.compute)
+    worked_s = sum(row.end_s - row.start_s for row in rows(found.log.compute()))
     assert found.core_s == pytest.approx(worked_s)
     assert sum(found.core_utilisation.values()) * ended_s(found) == pytest.approx(worked_s)
     assert all(0 <= use <= 1 + 1e-9 for use in found.core_utilisation.values())
@@ -269,7 +275,7 @@ SLOW_S = ENCODE_S + 7 * (INFER_S + ARGMAX_S) + SUBMIT_S
 def test_a_slow_party_is_not_counted_but_its_work_is(simulate: Simulate) -> None:
     found = simulate({**SLOW, "protocol.deadline_s": SLOW_S - 1.5 * ARGMAX_S})
     assert len(found.queries[0].counted) == 5
-    infers = [row for row in found.log.compute if row.step is Step.ARGMAX]
+    infers = [row for row in rows(found.log.compute()) if row.step == Step.ARGMAX]
     assert len(infers) == 7
     assert max(row.end_s for row in infers) > ended_s(found) - COUNT_S - RELEASE_S
     assert all(0 <= use <= 1 + 1e-9 for use in found.core_utilisation.values())
@@ -278,7 +284,7 @@ def test_a_slow_party_is_not_counted_but_its_work_is(simulate: Simulate) -> None
 def test_late_bytes_are_counted_and_no_link_is_overfull(simulate: Simulate) -> None:
     found = simulate({**SLOW, "protocol.deadline_s": 1e-4, "protocol.quorum": 1.0})
     assert ended_s(found) == pytest.approx(2 * SETUP_S + 1e-4)
-    assert found.core_s == pytest.approx(sum(row.end_s - row.start_s for row in found.log.compute)) != 0
+    assert found.core_s == pytest.approx(sum(row.end_s - row.start_s for row in rows(found.log.compute()))) != 0
     assert all(0 <= use <= 1 + 1e-9 for use in found.link_utilisation.values())
 
 
@@ -330,7 +336,7 @@ def test_a_further_round_goes_on_after_the_first(simulate: Simulate) -> None:
 def test_every_batch_in_flight_has_sessions_with_a_set_up_of_their_own(simulate: Simulate, in_flight: int) -> None:
     changes = {**ONE_QUERIER, "queries.batch": 1, "queries.in_flight": in_flight, "machines.party.cores": 64}
     found = simulate({**changes, "machines.guardian.cores": 64}, costs=SetUpByPair())
-    assert [row.step for row in found.log.compute].count(Step.SETUP) == in_flight * (1 + 7)
+    assert [row.step for row in rows(found.log.compute())].count(Step.SETUP) == in_flight * (1 + 7)
     assert ended_s(found) == pytest.approx(SETUP_S + 3 / in_flight * ONE_BATCH_S)
 
 
@@ -338,7 +344,7 @@ def test_only_who_changed_its_model_is_set_up_again(simulate: Simulate) -> None:
     changes = {**ONE_QUERIER, "queries.in_flight": 1, "machines.guardian.cores": 64}
     for changed, again in (((), 0), ((4, 5), 2), ((0, 4), 1)):
         found = simulate(changes, queries=[3], then=[6], changed=changed, costs=SetUpByPair())
-        setups = [row.step for row in found.log.compute].count(Step.SETUP)
+        setups = [row.step for row in rows(found.log.compute())].count(Step.SETUP)
         assert setups == 1 + 7 + again, "the guardian, seven parties, those that changed and may answer"
 
 

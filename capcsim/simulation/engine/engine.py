@@ -2,24 +2,39 @@
 
 import time
 from collections.abc import Callable, Mapping, Sequence
+from dataclasses import dataclass
 from typing import TypeAlias
 
 import numpy as np
 from numpy.typing import NDArray
 
 from capcsim.simulation.engine import loop
-from capcsim.simulation.engine.graphs import GATE
 from capcsim.simulation.engine.kernel import compiled, kept
 from capcsim.simulation.engine.records import NONE, ROLES, ROUTE
 from capcsim.simulation.engine.state import State
 
 Rows: TypeAlias = NDArray[np.void]
 """Rows of records.LOG."""
-Node: TypeAlias = tuple[int, int, int, float, Sequence[int], int]
-"""Kind, role, receiver, seconds or bytes, the earlier nodes that it waits for, and its latch (or NONE)."""
 
 _PATIENCE_S = 3.0
 """How long plain Python may work before the kernel is compiled."""
+
+
+@dataclass(frozen=True, slots=True)
+class Node:
+    """A node of a template: work of a role, a message from it to another, or a gate, by graphs.WORK and the like.
+
+    `amount` are seconds or bytes, `after` earlier nodes that it waits for; where it is `held`, it waits for a latch
+    besides. As it ends it counts down the instance's latch number `latch`.
+    """
+
+    kind: int
+    role: int = 0
+    to: int = 0
+    amount: float = 0.0
+    after: Sequence[int] = ()
+    latch: int = NONE
+    held: bool = False
 
 
 class Engine:
@@ -50,9 +65,9 @@ class Engine:
         return float(self.state.clock["now_s"])
 
     @property
-    def live(self) -> int:
-        """Graphs under way."""
-        return int(self.state.clock["live"])
+    def busy(self) -> bool:
+        """Whether a graph is under way, or anything was asked for that is not done."""
+        return bool(self.state.clock["live"] or self.state.clock["commands"])
 
     # -- what there is ------------------------------------------------------------------------------------------------
 
@@ -86,10 +101,8 @@ class Engine:
         connection["latency_s"] = latency_s
         return number
 
-    def place(
-        self, session: int, pair: int, machines: Mapping[int, int], connections: Mapping[tuple[int, int], int]
-    ) -> int:
-        """Where a pair of a session runs: a machine for each role, a connection for each direction between machines.
+    def place(self, session: int, pair: int, machines: Mapping[int, int]) -> int:
+        """Where a pair of a session runs: a machine for each role. What unconnected roles send is there at once.
 
         What is ready at one instant begins in the order of session, batch, pair and node.
         """
@@ -98,22 +111,23 @@ class Engine:
         place["session"], place["pair"] = session, pair
         for role, machine in machines.items():
             place["machines"][role] = machine
-        for (sender, receiver), connection in connections.items():
-            place["connections"][ROLES * sender + receiver] = connection
         return number
 
+    def connect(self, place: int, sender: int, receiver: int, connection: int) -> None:
+        """What a role sends to another at a place goes over a connection."""
+        self.state.places[place]["connections"][ROLES * sender + receiver] = connection
+
     def template(self, nodes: Sequence[Node]) -> int:
-        """A graph, which may be run in many places. A gate waits for one latch besides."""
+        """A graph, which may be run in many places."""
         successors: list[list[int]] = [[] for _ in nodes]
         for index, node in enumerate(nodes):
-            for before in node[4]:
+            for before in node.after:
                 successors[before].append(index)
         number, first = self._new("templates"), self._new("nodes", len(nodes))
         at = self._new("successors", sum(map(len, successors)))
-        for index, (kind, role, to, amount, after, out) in enumerate(nodes):
-            end = at + len(successors[index])
-            waits = len(after) + (kind == GATE)
-            self.state.nodes[first + index] = (kind, role, to, waits, at, end, out, amount)
+        for index, node in enumerate(nodes):
+            end, waits = at + len(successors[index]), len(node.after) + node.held
+            self.state.nodes[first + index] = (node.kind, node.role, node.to, waits, at, end, node.latch, node.amount)
             self.state.successors[at:end] = successors[index]
             at = end
         self.state.templates[number] = first, len(nodes), (len(nodes) - 1).bit_length()
@@ -124,14 +138,28 @@ class Engine:
         free = self._free_latches.get(count)
         return free.pop() if free else self._new("latches", count)
 
-    def set_latch(self, number: int, left: int, *, next_: int = NONE, tell: bool = False) -> None:
-        """A latch opens when so many nodes or latches have counted it down, which may be none."""
-        latch = self.state.latches[number]
-        latch["left"], latch["next"], latch["tell"], latch["row"] = left, next_, tell, NONE
+    def set_latches(self, first: int, count: int = 1, *, left: int = 1, next_: int = NONE, tell: bool = False) -> None:
+        """Each opens when `left` nodes or latches have counted it down, and then counts down `next_`."""
+        fresh = self.state.latches[first : first + count]
+        fresh["left"], fresh["next"], fresh["tell"], fresh["row"] = left, next_, tell, NONE
 
-    def is_open(self, number: int) -> bool:
-        """Whether nothing is left for a latch to wait for."""
-        return bool(self.state.latches[number]["left"] <= 0)
+    def tell(self, number: int) -> None:
+        """Tell of a latch when it opens."""
+        self.state.latches[number]["tell"] = True
+
+    def add_to_latch(self, number: int) -> None:
+        """One more that a latch waits for."""
+        self.state.latches[number]["left"] += 1
+
+    def are_open(self, latches: NDArray[np.int64]) -> NDArray[np.bool_]:
+        """Which latches have nothing left to wait for."""
+        return np.asarray(self.state.latches["left"][latches] <= 0)
+
+    def chain(self, latches: NDArray[np.int64], next_: int) -> int:
+        """Let those latches that are not open count down another as they open; how many these are."""
+        closed = latches[self.state.latches["left"][latches] > 0]
+        self.state.latches["next"][closed] = next_
+        return len(closed)
 
     def free_latches(self, first: int, count: int) -> None:
         """Take latches back, which nothing counts down any more."""
@@ -156,11 +184,23 @@ class Engine:
         self._command(loop.START, template, place, batch, latches, done)
         for node, latch in waits:
             self._command(loop.WAIT, node, latch)
-        self._started += 1
-        self._slots += 1 << int(self.state.templates[template]["size"])
-        self.state.grow("instances", self.live + self._started)
-        self.state.grow("slots", int(self.state.clock["slots"]) + self._slots)
-        self.state.grow("ready", len(self.state.slots))
+        self._expect(1, 1 << int(self.state.templates[template]["size"]))
+
+    def start_all(
+        self, templates: Sequence[int], places: Sequence[int], batch: int, *, latches: Sequence[int], done: int
+    ) -> None:
+        """Begin a graph without gates in each of some places, as `start` does."""
+        count, first = len(templates), int(self.state.clock["commands"])
+        self.state.grow("commands", first + count)
+        fresh = self.state.commands[first : first + count]
+        fresh["kind"], fresh["a"], fresh["b"], fresh["c"] = loop.START, templates, places, batch
+        fresh["d"], fresh["e"] = latches, done
+        self.state.clock["commands"] += count
+        self._expect(count, int((1 << self.state.templates["size"][np.asarray(templates, np.int64)]).sum()))
+
+    def count_down(self, latch: int) -> None:
+        """Count a latch down, as a node that ends does."""
+        self._command(loop.COUNT, latch)
 
     def abort(self, place: int, batch: int = NONE) -> None:
         """Break off a batch at a place, or all of them: work, messages, and what waits."""
@@ -218,6 +258,13 @@ class Engine:
         most = self._counts["connections"] + self._counts["cores"] + 2
         state.grow("events", int(state.clock["events"]) + 2 * most)
         state.grow("log", int(state.clock["rows"]) + 2 * most)
+
+    def _expect(self, instances: int, slots: int) -> None:
+        """Make room for what will be started."""
+        self._started, self._slots = self._started + instances, self._slots + slots
+        self.state.grow("instances", int(self.state.clock["live"]) + self._started)
+        self.state.grow("slots", int(self.state.clock["slots"]) + self._slots)
+        self.state.grow("ready", len(self.state.slots))
 
     def _new(self, name: str, count: int = 1) -> int:
         first = self._counts[name]

@@ -5,7 +5,18 @@ from typing import Any
 from capcsim.simulation.engine.cores import break_off as break_off_work
 from capcsim.simulation.engine.cores import drop_waiting, queue_work, set_speed, work_ends
 from capcsim.simulation.engine.flows import set_capacity, set_window
-from capcsim.simulation.engine.graphs import GATE, WORK, close, ended, instance_of, log, node_of, start, wait_for
+from capcsim.simulation.engine.graphs import (
+    GATE,
+    WORK,
+    close,
+    count_down,
+    ended,
+    instance_of,
+    log,
+    node_of,
+    start,
+    wait_for,
+)
 from capcsim.simulation.engine.kernel import kernel
 from capcsim.simulation.engine.lists import drop
 from capcsim.simulation.engine.messages import break_off as break_off_message
@@ -16,10 +27,10 @@ from capcsim.simulation.engine.records import NONE, ROLES
 
 DONE, TOLD, FULL = 0, 1, 2
 """Why the kernel gives control back: the time is reached, a latch is to be told, or log or events have no room."""
-START, WAIT, CAPACITY, WINDOW, SPEED, ABORT = range(6)
+START, WAIT, COUNT, CAPACITY, WINDOW, SPEED, ABORT = range(7)
 """Commands: start template a at place b as batch c with latches from d on, counting down e as it ends; let node a of
-what was started last wait for latch b; link a has capacity `value`; connection a has window `value`, in bits/s; machine
-a has speed `value`; break off batch b (all where it is NONE) at place a."""
+what was started last wait for latch b; count latch a down; link a has capacity `value`; connection a has window
+`value`, in bits/s; machine a has speed `value`; break off batch b (all where it is NONE) at place a."""
 _INFINITE = float("inf")
 
 
@@ -135,6 +146,8 @@ def _obey(s: Any, command: Any) -> None:
         start(s, a, b, command["c"], command["d"], command["e"])
     elif kind == WAIT:
         wait_for(s, s.instances[s.clock["started"]]["base"] + a, b)
+    elif kind == COUNT:
+        count_down(s, a, NONE)
     elif kind == CAPACITY:
         set_capacity(s, a, command["value"])
     elif kind == WINDOW:

@@ -61,8 +61,9 @@ def push_ready(s: Any, slot: int) -> None:
     """A node has nothing to wait for any more."""
     instance = s.instances[s.slots[slot]["instance"]]
     place = s.places[instance["place"]]
-    high = (place["session"] << 32) | instance["batch"]
-    low = (place["pair"] << 32) | (slot - instance["base"])
+    # From -1 on: set-ups have no batch, and work that pairs share none of them.
+    high = (place["session"] << 32) + instance["batch"] + 1
+    low = ((place["pair"] + 1) << 32) + slot - instance["base"]
     at = s.clock["ready"]
     s.clock["ready"] = at + 1
     while at > 0:
