@@ -21,6 +21,7 @@ from capcsim.console import (
     show_book,
     show_profile,
     show_record,
+    show_replay,
     show_tuning,
 )
 from capcsim.endings import end_with, keeping
@@ -354,6 +355,26 @@ def tune(
     show_tuning(found)
     if path is not None:
         out.print(f"figure: {path}", markup=False, highlight=False, soft_wrap=True)
+
+
+@app.command("replay")
+def replay_world(
+    file: Annotated[Path, typer.Argument(metavar="FILE", help="A world in JSON, as docs/simulation.md describes it.")],
+    as_json: JsonFlag = False,
+) -> None:
+    """Run the simulation's engine on a bare world: machines, lines, transcripts of your own."""
+    with Stages(err, quiet=as_json) as stages:
+        stages.note(f"replay of {file}")
+        stages.stage(LOADING)
+        from capcsim.simulation import read_world, replay
+
+        world = read_world(file)
+        stages.stage("simulating")
+        found = replay(world, source=str(file))
+    if as_json:
+        print_json(found)
+    else:
+        show_replay(found)
 
 
 @app.command("scenario-schema")

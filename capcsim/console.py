@@ -130,6 +130,18 @@ def show_profile(found: dict[str, Any]) -> None:
         out.print(f"{name}: {shown}", markup=False, highlight=False)
 
 
+def show_replay(found: dict[str, Any]) -> None:
+    """When each batch of a bare world began and ended."""
+    from capcsim.report.layout import new_table
+
+    table = new_table(f"{len(found['batches'])} batches, {len(found['messages']):,} messages")
+    for column in ("session", "batch", "start", "end"):
+        table.add_column(column, justify="right")
+    for row in found["batches"]:
+        table.add_row(str(row["session"]), str(row["batch"]), f"{row['start_s']:.6f} s", f"{row['end_s']:.6f} s")
+    out.print(table, highlight=False)
+
+
 def print_json(value: Any) -> None:
     """One JSON object, in which every number is one."""
     sys.stdout.write(json.dumps(value, indent=2, allow_nan=False) + "\n")

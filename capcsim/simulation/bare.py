@@ -8,7 +8,7 @@ from typing import Any
 import numpy as np
 
 from capcsim.backend import Role
-from capcsim.simulation.bare_world import BareWorld, Session, Work, read_bare_world
+from capcsim.simulation.bare_world import BareWorld, Session, Work, checked
 from capcsim.simulation.engine.engine import Engine, Node, Rows
 from capcsim.simulation.engine.graphs import MESSAGE, WORK
 from capcsim.simulation.topology import ROLE_NUMBERS, Topology
@@ -22,7 +22,7 @@ def replay(world: Mapping[str, Any], source: str = "world", *, compile_: bool | 
     Returns `batches` (session, batch, start_s, end_s) and `messages` (session, batch, pair, node, sent_s, arrived_s).
     docs/simulation.md says what stands in a world and what happens. Raises ScenarioError for one that cannot be.
     """
-    return _Replay(read_bare_world(world, source), compile_).run()
+    return _Replay(checked(world, source), compile_).run()
 
 
 class _Replay:

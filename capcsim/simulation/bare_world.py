@@ -1,18 +1,20 @@
 """A bare world: machines, sites, latencies, graphs and when batches come; JSON, without scenario or cryptography."""
 
+import json
 from collections.abc import Iterator, Sequence
 from itertools import pairwise
+from pathlib import Path
 from typing import Annotated, Any, Literal, TypeAlias
 
 from pydantic import BaseModel, ConfigDict, Discriminator, Field, Tag, ValidationError
 
-from capcsim.errors import ScenarioError
+from capcsim.errors import InputError, ScenarioError
 from capcsim.scenario import explain
 
 _Real: TypeAlias = Annotated[float, Field(ge=0, le=1e15, allow_inf_nan=False)]
 _Positive: TypeAlias = Annotated[float, Field(gt=0, le=1e15, allow_inf_nan=False)]
 _Role: TypeAlias = Literal["querier", "answerer", "guardian"]
-_Places: TypeAlias = tuple[Annotated[int, Field(ge=0)], ...]
+_Places: TypeAlias = tuple[int, ...]
 
 
 class _Part(BaseModel):
@@ -94,7 +96,17 @@ class BareWorld(_Part):
     sessions: tuple[Session, ...]
 
 
-def read_bare_world(found: Any, source: str = "world") -> BareWorld:
+def read_world(path: Path) -> Any:
+    """What a JSON file holds, not yet checked; raises InputError for one that cannot be read."""
+    try:
+        return json.loads(path.read_bytes())
+    except OSError as error:
+        raise InputError(f"{path}: cannot be read: {error.strerror}") from None
+    except (ValueError, RecursionError) as error:
+        raise InputError(f"{path}: no JSON: {error}; docs/simulation.md says what a world is") from None
+
+
+def checked(found: Any, source: str = "world") -> BareWorld:
     """A checked world; raises one ScenarioError for all that is wrong with it."""
     try:
         world = BareWorld.model_validate(found)
@@ -122,8 +134,12 @@ def _problems(world: BareWorld) -> Iterator[_Problem]:
                 yield f"latency_s.{a}.{b}", None, "seconds, one way, from each site to each, also within one"
     for name, nodes in world.transcripts.items():
         for number, node in enumerate(nodes):
-            if any(before >= number for before in node.after):
-                yield f"transcripts.{name}.{number}.after", list(node.after), f"earlier nodes, below {number}"
+            if not all(0 <= before < number for before in node.after):
+                yield (
+                    f"transcripts.{name}.{number}.after",
+                    list(node.after),
+                    f"earlier nodes, from 0 to {number - 1}" if number else "nothing: it is the first",
+                )
     for number, session in enumerate(world.sessions):
         yield from _session_problems(world, session, f"sessions.{number}")
 

@@ -7,6 +7,7 @@ from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 from tempfile import TemporaryFile
 from typing import IO, Any, TypeAlias
+from weakref import finalize
 
 import numpy as np
 import pyarrow as pa
@@ -38,7 +39,8 @@ class Log:
     """Rows by chunks, what they mean, and sums over them.
 
     `bytes[place, step, sender, receiver]` went from one machine to another, `busy_s[place, step, role]` is what cores
-    worked for it, by the numbers that `steps` have; `last_s` is when the last row ended. The meaning of a place, a
+    worked for it, by the numbers that `steps` have; `last_s` is when the last row ended,
+    and there are so many of messages. The meaning of a place, a
     template and a core comes before the first row that has it.
     """
 
@@ -46,7 +48,7 @@ class Log:
         self.steps: dict[str, int] = {}
         self.bytes = np.zeros((0, 0, len(ROLES), len(ROLES)), np.int64)
         self.busy_s = np.zeros((0, 0, len(ROLES)))
-        self.last_s = 0.0
+        self.last_s, self.messages_written = 0.0, 0
         self.locations: list[Location] = []
         self._apart = np.zeros((0, len(ROLES), len(ROLES)), np.bool_)
         self._first: list[int] = []
@@ -95,6 +97,7 @@ class Log:
         self._settle()
         nodes, places = self._of(rows), rows["place"].astype(np.int64)
         self.last_s = max(self.last_s, float(rows["end_s"].max()))
+        self.messages_written += int((nodes["kind"] == _MESSAGE).sum())
         self._add(self.busy_s, (places, nodes["step"], nodes["role"]), rows["busy_s"], nodes["kind"] == _WORK)
         sent = (nodes["kind"] == _MESSAGE) & self._apart[places, nodes["role"], nodes["to"]] & (rows["cut"] == 0)
         self._add(self.bytes, (places, nodes["step"], nodes["role"], nodes["to"]), nodes["nbytes"], sent)
@@ -108,7 +111,9 @@ class Log:
     def _keep(self, rows: Rows) -> None:
         held = sum(chunk.nbytes for chunk in self._chunks)
         if held + rows.nbytes > MOST_BYTES:
-            self._file = self._file or TemporaryFile(prefix="capcsim-")  # noqa: SIM115 (as long as the log)
+            if self._file is None:
+                self._file = TemporaryFile(prefix="capcsim-")  # noqa: SIM115 (as long as the log)
+                finalize(self, self._file.close)
             for chunk in self._chunks:
                 self._file.write(chunk.tobytes())
             self._chunks.clear()
@@ -142,7 +147,7 @@ class Log:
         for location, sent in zip(self.locations, by_role, strict=True):
             for role, host in location.hosts.items():
                 if sent[_ROLE[role]]:
-                    found[host] += int(sent[_ROLE[role]])
+                    found[host] = found.get(host, 0) + int(sent[_ROLE[role]])
         return found
 
     # -- tables -------------------------------------------------------------------------------------------------------

@@ -9,15 +9,17 @@ import numpy as np
 from numpy.typing import NDArray
 
 from capcsim.simulation.engine import loop
-from capcsim.simulation.engine.kernel import compiled, kept
+from capcsim.simulation.engine.kernel import Run, compiled, is_loaded, kept
 from capcsim.simulation.engine.records import NONE, ROLES, ROUTE
 from capcsim.simulation.engine.state import State
 
 Rows: TypeAlias = NDArray[np.void]
 """Rows of records.LOG."""
 
-_PATIENCE_S = 3.0
-"""How long plain Python may work before the kernel is compiled."""
+_LOADING_S, _COMPILING_S = 0.5, 5.0
+"""How long plain Python works before machine code is loaded, if it is on disk, and before it is made."""
+_PLAIN_ROWS, _COMPILED_ROWS = 1 << 10, 1 << 16
+"""Rows after which the kernel gives control back."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -41,23 +43,20 @@ class Engine:
     """Machines, lines, graphs and time. Everything is named by the number that it was given.
 
     `log` is given the rows of nodes that have ended, now and then. Nothing is drawn at random: the same calls give the
-    same times, to the last bit, whether the kernel is compiled (True), plain Python (False) or whichever is quicker.
+    same times, to the last bit, whether the kernel is compiled (True), plain Python (False) or, by how much there is to
+    do, either.
     """
 
     def __init__(self, log: Callable[[Rows], None] = lambda _: None, *, compile_: bool | None = None) -> None:
-        self.state = State()
+        self.state = State(_PLAIN_ROWS)
         self._log, self._counts = log, dict.fromkeys(("links", "connections", "machines", "pools", "cores"), 0)
         self._counts |= dict.fromkeys(("places", "templates", "nodes", "successors", "latches"), 0)
         self._free_latches: dict[int, list[int]] = {}
         self._started = self._slots = 0
+        self._run: Run = loop.run
         self._plain_s = 0.0
-        match compile_:
-            case None:
-                self._run = kept(loop.run)
-            case True:
-                self._run = compiled(loop.run)
-            case False:
-                self._run = loop.run
+        self._limits_s = (0.0, 0.0) if compile_ else (_LOADING_S, _COMPILING_S)
+        self._settled = compile_ is False
 
     @property
     def now_s(self) -> float:
@@ -243,14 +242,25 @@ class Engine:
             self.state.clock["rows"] = 0
 
     def _some(self, until_s: float) -> int:
-        if self._run is not None:
+        """Let the kernel run, as plain Python as long as little was to do, which gives the same times."""
+        if self._settled:
             return int(self._run(self.state, until_s))
+        loading_s, compiling_s = self._limits_s
+        if self._plain_s >= compiling_s:
+            self._take(compiled(loop.run))
+        elif self._plain_s >= loading_s or is_loaded(loop.run):
+            # Asked once: it does not appear by waiting.
+            self._limits_s = compiling_s, compiling_s
+            self._take(kept(loop.run))
         began_s = time.process_time()
-        reason = loop.run(self.state, until_s)
+        reason = int(self._run(self.state, until_s))
         self._plain_s += time.process_time() - began_s
-        if self._plain_s > _PATIENCE_S:
-            self._run = compiled(loop.run)
-        return int(reason)
+        return reason
+
+    def _take(self, machine_code: Run | None) -> None:
+        if machine_code is not None:
+            self._run, self._settled = machine_code, True
+            self.state.grow("log", _COMPILED_ROWS)
 
     def _make_room(self) -> None:
         """As much as one instant may need."""

@@ -54,6 +54,11 @@ def compiled(function: Run) -> Run:
     return cast(Run, dispatcher)
 
 
+def is_loaded(function: Run) -> bool:
+    """Whether this process has the machine code already."""
+    return compiled.cache_info().currsize > 0 and bool(getattr(compiled(function), "signatures", ()))
+
+
 def kept(function: Run) -> Run | None:
     """As `compiled`, where the machine code is on disk already; else None."""
     from numba import types
