@@ -125,13 +125,14 @@ def _tick(value: float, _: object) -> str:
 def _by_delay(found: Comparison) -> list[str]:
     """The networks from the shortest latency to the longest; of equal ones, the faster line first."""
     networks = found.networks
-    return sorted(networks, key=lambda name: (networks[name].latency_s, -networks[name].party.up_bps))
+    return sorted(networks, key=lambda name: (networks[name].latency_s or 0.0, -networks[name].party.up_bps))
 
 
 def _line(found: Comparison, name: str) -> str:
     network = found.networks[name]
     up, down = map(_rate, (network.party.up_bps, network.party.down_bps))
-    return f"{1e3 * network.latency_s:g} ms, {up if up == down else f'{up} up'}"
+    latency = "between sites" if network.latency_s is None else f"{1e3 * network.latency_s:g} ms"
+    return f"{latency}, {up if up == down else f'{up} up'}"
 
 
 def _rate(bps: float) -> str:

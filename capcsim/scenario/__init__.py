@@ -18,7 +18,10 @@ from capcsim.scenario.data import (
 from capcsim.scenario.errors import explain
 from capcsim.scenario.faults import Faults
 from capcsim.scenario.files import find_scenario, load_scenario, parse_scenario, shipped_scenarios, tree_of
+from capcsim.scenario.groups import Group
+from capcsim.scenario.latencies import PRESETS
 from capcsim.scenario.machines import Machine, Machines
+from capcsim.scenario.members import Member
 from capcsim.scenario.models import FROM_PYTHON, Kind, ModelKind, Models, NetworkKind, TreesKind
 from capcsim.scenario.network import Access, Network
 from capcsim.scenario.parties import Parties
@@ -27,9 +30,12 @@ from capcsim.scenario.privacy import AnyPrivacy, ConfidentPrivacy, GNMaxPrivacy,
 from capcsim.scenario.protocol import Protocol
 from capcsim.scenario.queries import Queries, Selection
 from capcsim.scenario.scenario import Scenario
+from capcsim.scenario.services import Service
+from capcsim.scenario.sites import Site
 
 __all__ = [
     "FROM_PYTHON",
+    "PRESETS",
     "Access",
     "AnyData",
     "AnyPrivacy",
@@ -40,6 +46,7 @@ __all__ = [
     "Faults",
     "GNMaxPrivacy",
     "GivenData",
+    "Group",
     "HeartData",
     "ImageData",
     "Kind",
@@ -47,6 +54,7 @@ __all__ = [
     "Machine",
     "Machines",
     "MedMnist",
+    "Member",
     "ModelKind",
     "Models",
     "Network",
@@ -58,6 +66,8 @@ __all__ = [
     "Queries",
     "Scenario",
     "Selection",
+    "Service",
+    "Site",
     "TableData",
     "TreesKind",
     "explain",

@@ -15,6 +15,8 @@ from capcsim.errors import ScenarioError, closest
 
 Node = Mapping[str, Any]
 """A part of a JSON schema."""
+KEY = "[key]"
+"""Pydantic's word for the name itself, in a table of free names."""
 UNITS = {"_s": "seconds", "_bps": "bits per second", "_bytes": "bytes"}
 
 
@@ -77,7 +79,8 @@ class Kind:
 class Complaint:
     """One of pydantic's. `node` is the schema at `path`, or of the section that has no such key.
 
-    In a section of several kinds, `kind` is the one that complains, about its `key`.
+    In a section of several kinds, `kind` is the one that complains, about its `key`. `is_name` says that it is about a
+    name that the user chose.
     """
 
     type: str
@@ -86,6 +89,7 @@ class Complaint:
     node: Node
     kind: Kind | None
     key: str
+    is_name: bool = False
 
     def is_beside(self, other: "Complaint") -> bool:
         """Whether both are about one section of several kinds."""
@@ -115,7 +119,8 @@ class Schema:
             walked.append(path[-1])
             key = key or str(path[-1])
         # What follows the key are names that pydantic gives the kinds of a union.
-        return Complaint(detail["type"], walked, detail["input"], node, kind, key)
+        is_name = bool(path) and path[-1] == KEY
+        return Complaint(detail["type"], walked, detail["input"], node, kind, key, is_name)
 
     def _allowed(self, one: Complaint, beside: Sequence[Complaint]) -> str:
         """What may stand there; nothing where that depends on what the complaints `beside` it are about."""
@@ -139,6 +144,8 @@ class Schema:
     def _plainly(self, one: Complaint) -> str:
         if one.type == "extra_forbidden":
             return "no such key" + self._suggestion(one)
+        if one.is_name:
+            return "a name of letters, digits, - and _, at most 60"
         allowed = self.expected(one.node, str(one.path[-1]) if one.path else "")
         return allowed + (_meaning(one.node) if one.type == "missing" else self._remedy(one.node, one.value))
 
@@ -157,7 +164,7 @@ class Schema:
                 keys = self._required(node)
                 return f"a section with {keys}" if keys else "a section"
             case "object":
-                return f"a table of names, each with {self.expected(node['additionalProperties'])}"
+                return f"a table of names, each with {self.expected(_of_free_names(node) or {})}"
             case "boolean":
                 return "true or false"
             case _ if node.get("format") == "file-path":
@@ -204,8 +211,8 @@ class Schema:
                 continue
             child = node.get("items") if isinstance(step, int) else node.get("properties", {}).get(step)
             # The names in a table of free names are its user's.
-            if child is None and isinstance(node.get("additionalProperties"), Mapping):
-                child = node["additionalProperties"]
+            if child is None and step != KEY:
+                child = _of_free_names(node)
             if child is None:
                 break
             walked.append(step)
@@ -233,6 +240,15 @@ class Schema:
             rest = {key: value for key, value in node.items() if key != "anyOf"}
             return {**self._plain(kinds[0]), **rest} if len(kinds) == 1 else {**rest, "anyOf": kinds}
         return node
+
+
+def _of_free_names(node: Node) -> Node | None:
+    """What stands at each name of a table whose names are free."""
+    others = node.get("additionalProperties")
+    if isinstance(others, Mapping):
+        return others
+    by_pattern: Mapping[str, Node] = node.get("patternProperties", {})
+    return next(iter(by_pattern.values()), None)
 
 
 def _class(reference: Node) -> str:

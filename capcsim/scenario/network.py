@@ -1,10 +1,13 @@
 """`[network]`: the lines."""
 
-from typing import Annotated
+from typing import Annotated, TypeAlias
 
 from pydantic import Field
 
-from capcsim.scenario.base import Rate, Section
+from capcsim.scenario.base import Name, Rate, Section
+from capcsim.scenario.latencies import Preset
+
+Latency: TypeAlias = Annotated[float, Field(ge=0, le=3600, allow_inf_nan=False, strict=True)]
 
 
 class Access(Section):
@@ -15,10 +18,15 @@ class Access(Section):
 
 
 class Network(Section):
-    """Access links of parties and guardian, and the one-way latency between any two machines."""
+    """Access links of parties and guardian, and how long a message is on its way."""
 
-    latency_s: Annotated[float, Field(ge=0, le=3600, allow_inf_nan=False, strict=True)] = Field(
-        description="one way; up to an hour, as of a satellite that stores and forwards"
+    latency_s: Latency | None = Field(
+        None, description="one way, between any two machines; up to an hour, as of a satellite that stores and forwards"
     )
+    latency_between_s: dict[Name, dict[Name, Latency]] = Field(
+        default_factory=dict, description="one way, from a site to another, and to itself; else as the other way round"
+    )
+    latency_preset: Preset | None = Field(None, description="published latencies between the sites' places")
+    latency_within_s: Latency | None = Field(None, description="one way, between two machines of one site")
     party: Access
     guardian: Access

@@ -1,17 +1,20 @@
 """The whole scenario, and the checks that concern more than one of its sections."""
 
-from collections.abc import Iterator
+from collections.abc import Iterable, Iterator, Mapping
 from itertools import chain
-from typing import Annotated, Self
+from math import isinf
+from typing import Annotated, Any, Self
 
 from pydantic import Field, PrivateAttr, model_validator
 
 from capcsim.errors import ScenarioError
-from capcsim.scenario.base import Section
+from capcsim.scenario.base import Name, Section
 from capcsim.scenario.data import AnyData
 from capcsim.scenario.errors import together
 from capcsim.scenario.faults import Faults
+from capcsim.scenario.groups import Group
 from capcsim.scenario.machines import Machines
+from capcsim.scenario.members import ONE_GROUP, Member, latency_s, members
 from capcsim.scenario.models import Models
 from capcsim.scenario.network import Network
 from capcsim.scenario.parties import Parties
@@ -19,6 +22,8 @@ from capcsim.scenario.prices import Prices
 from capcsim.scenario.privacy import AnyPrivacy
 from capcsim.scenario.protocol import Protocol
 from capcsim.scenario.queries import Queries
+from capcsim.scenario.services import Service
+from capcsim.scenario.sites import Site
 
 
 class Scenario(Section):
@@ -34,6 +39,10 @@ class Scenario(Section):
     protocol: Protocol = Protocol()
     network: Network
     machines: Machines
+    sites: dict[Name, Site] = Field(default_factory=dict)
+    groups: dict[Name, Group] = Field(default_factory=dict)
+    guardian: Service = Service()
+    dealer: Service = Service()
     faults: Faults = Faults()
     prices: Prices = Prices()
 
@@ -45,6 +54,17 @@ class Scenario(Section):
         marked._changed = changed
         return marked
 
+    def on_network(self, network: Network) -> Self:
+        """The same with these lines and latencies everywhere; its own network has those of sites and machines too."""
+        if network == self.network:
+            return self
+        kinds = {
+            n: kind.model_copy(update={"up_bps": None, "down_bps": None}) for n, kind in self.machines.kinds.items()
+        }
+        machines = Machines(**kinds, parties_per_machine=self.machines.parties_per_machine)
+        sites = {name: Site() for name in self.sites}
+        return self.model_copy(update={"network": network, "machines": machines, "sites": sites})
+
     @property
     def title_as_run(self) -> str:
         """The title on one line, with what was changed since it was written."""
@@ -52,14 +72,65 @@ class Scenario(Section):
         return f"{title} (changed: {', '.join(self._changed)})" if self._changed else title
 
     @property
+    def named_groups(self) -> dict[str, Group]:
+        """The groups, or all parties as one where the scenario names none."""
+        if self.groups:
+            return dict(self.groups)
+        one = Group(
+            count=self.parties.count,
+            queriers=self.parties.queriers,
+            parties_per_machine=self.machines.parties_per_machine,
+        )
+        return {ONE_GROUP: one}
+
+    @property
+    def members(self) -> tuple[Member, ...]:
+        """The parties by number; those that ask come first."""
+        return members(self.named_groups)
+
+    def group_of(self, party: int) -> Group:
+        """The group of a party."""
+        return self.named_groups[self.members[party].group]
+
+    def wanted(self, querier: int) -> int:
+        """Labels that a querying party wants."""
+        return self.group_of(querier).per_querier or self.queries.per_querier
+
+    def latency_s(self, a: str | None, b: str | None) -> float:
+        """One way, from a machine of a site to one of another or of the same; None where there are no sites."""
+        return latency_s(self.network, self.sites, a, b)
+
+    @property
     def voters(self) -> int:
         """Models that exist, virtual ones included."""
         return self.parties.count * self.parties.virtual_per_party
 
+    @model_validator(mode="before")
+    @classmethod
+    def _counted(cls, found: Any) -> Any:
+        """Groups say how many parties there are, and how many ask."""
+        groups = found.get("groups") if isinstance(found, Mapping) else None
+        if not groups or not isinstance(groups, Mapping):
+            return found
+        sums = {name: _sum(groups.values(), name) for name in ("count", "queriers")}
+        parties = found.get("parties") or {}
+        if None in sums.values() or not isinstance(parties, Mapping):
+            return found  # which is told otherwise
+        for name, number in sums.items():
+            if parties.get(name, number) != number:
+                raise ScenarioError(f"parties.{name}", parties[name], f"nothing: the groups have {number}")
+        return {**found, "parties": {**parties, **sums}}
+
     @model_validator(mode="after")
     def _possible(self) -> Self:
         """Combinations that cannot be run, all of them in one ScenarioError."""
-        checks = (self.data.problems(), _check_parties(self), _check_privacy(self), _check_protocol(self))
+        checks = (
+            self.data.problems(),
+            _check_parties(self),
+            _check_privacy(self),
+            _check_protocol(self),
+            _check_places(self),
+        )
         problems = list(chain(*checks))
         if problems:
             raise together(problems)
@@ -73,12 +144,72 @@ def _check_parties(scenario: Scenario) -> Iterator[ScenarioError]:
     if data.train_per_party is not None and parties.virtual_per_party > data.train_per_party:
         allowed = f"at most data.train_per_party = {data.train_per_party}, one sample a shard"
         yield ScenarioError("parties.virtual_per_party", parties.virtual_per_party, allowed)
-    if scenario.queries.per_querier > data.pool_per_querier:
-        allowed = f"at most data.pool_per_querier = {data.pool_per_querier}"
-        yield ScenarioError("queries.per_querier", scenario.queries.per_querier, allowed)
-    if scenario.queries.rounds > scenario.queries.per_querier:
-        allowed = f"at most queries.per_querier = {scenario.queries.per_querier}, one query a round"
-        yield ScenarioError("queries.rounds", scenario.queries.rounds, allowed)
+    own = {f"groups.{name}.per_querier": group.per_querier for name, group in scenario.groups.items()}
+    for key, wanted in {"queries.per_querier": scenario.queries.per_querier, **own}.items():
+        if wanted is not None and wanted > data.pool_per_querier:
+            yield ScenarioError(key, wanted, f"at most data.pool_per_querier = {data.pool_per_querier}")
+        if wanted is not None and scenario.queries.rounds > wanted:
+            yield ScenarioError(
+                "queries.rounds", scenario.queries.rounds, f"at most {key} = {wanted}, one query a round"
+            )
+
+
+def _sum(groups: Iterable[Any], key: str) -> int | None:
+    """What groups have together; None where one has no such number."""
+    found = [group.get(key, 0) if isinstance(group, Mapping) else getattr(group, key, None) for group in groups]
+    numbers = [each for each in found if isinstance(each, int)]
+    return sum(numbers) if len(numbers) == len(found) else None
+
+
+def _check_places(scenario: Scenario) -> Iterator[ScenarioError]:
+    """Names that must be there, and latencies between all sites where somebody works."""
+    working: dict[str, Group | Service] = {f"groups.{name}": group for name, group in scenario.groups.items()}
+    working |= {"guardian": scenario.guardian, "dealer": scenario.dealer}
+    kinds = scenario.machines.kinds
+    for key, who in working.items():
+        if who.machine not in kinds:
+            yield ScenarioError(f"{key}.machine", who.machine, f"one of {', '.join(kinds)}, or machines.{who.machine}")
+        if who.site is not None and who.site not in scenario.sites:
+            known = ", ".join(scenario.sites) or "none"
+            yield ScenarioError(f"{key}.site", who.site, f"a site; the scenario has {known}")
+        if who.site is None and scenario.sites and key != "dealer":
+            yield ScenarioError(f"{key}.site", None, f"one of {', '.join(scenario.sites)}, as there are sites")
+    for name, group in scenario.groups.items():
+        if group.queriers > group.count:
+            yield ScenarioError(f"groups.{name}.queriers", group.queriers, f"at most its count = {group.count}")
+    yield from _check_pools(scenario)
+    yield from _check_latencies(scenario, {who.site for who in working.values() if who.site in scenario.sites})
+
+
+def _check_pools(scenario: Scenario) -> Iterator[ScenarioError]:
+    """Machines that share a pool of cores agree on how many it has."""
+    cores: dict[str, tuple[str, int]] = {}
+    for name, machine in scenario.machines.kinds.items():
+        if machine.cpu is not None:
+            other, known = cores.setdefault(machine.cpu, (name, machine.cores))
+            if machine.cores != known:
+                allowed = f"{known}, as machines.{other} has, with which it shares the pool {machine.cpu}"
+                yield ScenarioError(f"machines.{name}.cores", machine.cores, allowed)
+
+
+def _check_latencies(scenario: Scenario, used: set[str | None]) -> Iterator[ScenarioError]:
+    network = scenario.network
+    places: list[str | None] = [*sorted(filter(None, used))] or [None]
+    for name in {*network.latency_between_s, *chain(*network.latency_between_s.values())} - scenario.sites.keys():
+        known = ", ".join(scenario.sites) or "none"
+        yield ScenarioError(f"network.latency_between_s.{name}", name, f"a site; the scenario has {known}")
+    lacking = [(a, b) for a in places for b in places if isinf(scenario.latency_s(a, b))]
+    if not lacking:
+        return
+    a, b = lacking[0]
+    if a is None:
+        yield ScenarioError("network.latency_s", None, "seconds, one way, between any two machines")
+    elif a == b:
+        allowed = f"seconds, one way, between two machines of {a}; or network.latency_between_s.{a}.{a}"
+        yield ScenarioError("network.latency_within_s", None, allowed)
+    else:
+        allowed = "seconds, one way; or network.latency_s for all, or network.latency_preset with sites.S.place"
+        yield ScenarioError(f"network.latency_between_s.{a}.{b}", None, allowed)
 
 
 def _check_privacy(scenario: Scenario) -> Iterator[ScenarioError]:

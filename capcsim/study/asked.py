@@ -29,13 +29,12 @@ UNKNOWN = -1
 class Asked:
     """What is asked in all rounds so far.
 
-    Querying party q asks about the samples `rows[q]` int64[n], of which those from `first` on are new in this round.
+    Querying party q asks about the samples `rows[q]` int64[n].
     """
 
     voters: tuple[Voter, ...]
     rows: tuple[Indices, ...]
     ballots: tuple[Ballots, ...]
-    first: int
     key: str
 
 
@@ -44,11 +43,11 @@ def ask(
     backend: Backend,
     earlier: Asked | None,
     bought: Sequence[Bought],
-    until: int,
+    until: Sequence[int],
     round_: int,
     means: Means,
 ) -> Asked:
-    """Select queries up to number `until` of each querying party, and let everybody vote on the new ones."""
+    """Select queries up to number `until[q]` of querying party q, and let everybody vote on the new ones."""
     ensemble, selection = trained.ensemble, trained.ensemble.scenario.queries
     identity = identity_of(backend, ensemble.scenario.protocol.options)
     before = [rows.tobytes() for rows in earlier.rows] if earlier else []
@@ -60,7 +59,7 @@ def ask(
         empty = [(np.zeros(0, np.int64), np.zeros((len(voters), 0), np.int64)) for _ in ensemble.queriers]
         known = list(zip(earlier.rows, earlier.ballots, strict=True)) if earlier else empty
         new = [
-            ensemble.select(selection.selection, own, q, until - len(rows), bought[q], rows, round_)
+            ensemble.select(selection.selection, own, q, until[q] - len(rows), bought[q], rows, round_)
             for q, (own, (rows, _)) in enumerate(zip(trained.models.own, known, strict=True))
         ]
         cast, anew = _Ballots(trained, backend, voters, content_key(identity)).cast(new, means)
@@ -68,7 +67,6 @@ def ask(
             voters,
             tuple(np.concatenate([rows, more]) for (rows, _), more in zip(known, new, strict=True)),
             tuple(np.concatenate([ballots, more], axis=1) for (_, ballots), more in zip(known, cast, strict=True)),
-            len(known[0][0]),
             key,
         ), anew
 

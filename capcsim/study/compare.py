@@ -61,7 +61,7 @@ def compare(
         parties=scenario.parties.count,
         voters=scenario.voters,
         queriers=scenario.parties.queriers,
-        labels_wanted=scenario.parties.queriers * scenario.queries.per_querier,
+        labels_wanted=sum(map(scenario.wanted, range(scenario.parties.queriers))),
         data=ensemble.dataset.name,
         data_note=ensemble.dataset.note,
         seed=scenario.seed,
@@ -121,7 +121,7 @@ class _Row:
 
     def _walk(self, name: str, network: Network) -> Walked:
         """The whole way on one network. Where a deadline makes labels depend on it, later rounds do too."""
-        there = replace(self.ensemble, scenario=self.ensemble.scenario.model_copy(update={"network": network}))
+        there = replace(self.ensemble, scenario=self.ensemble.scenario.on_network(network))
         with scratch_books(there.scenario) as books:
             return walk(there, self.backend, books, self.means.named(name))
 
@@ -131,7 +131,7 @@ class _Row:
         trained, nothing = train(self.ensemble, means), [nothing_bought() for _ in self.ensemble.queriers]
         until = asked_until(scenario, accountant_of(scenario), 0)
         asked = ask(trained, self.backend, None, nothing, until, 0, means)
-        if not until:
+        if not until[0]:
             allowed = "enough for one label; raise it, or the noise"
             raise ScenarioError("privacy.epsilon", scenario.privacy.epsilon, allowed)
         voter, kinds = answering(asked.voters, 0)[0], scenario.models.kinds
@@ -139,7 +139,7 @@ class _Row:
             self.backend,
             trained.models.voters[voter.index].estimator,
             kinds[voter.party % len(kinds)],
-            batch=min(scenario.queries.batch, until),
+            batch=min(scenario.queries.batch, until[0]),
             repeats=repeats,
             inputs=self.ensemble.samples(0, asked.rows[0]),
             advance=means.progress.stage("timing", repeats + 1),  # type: ignore[arg-type]

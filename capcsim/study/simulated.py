@@ -68,13 +68,14 @@ class Simulation:
         """
         rows, queries = self._happened.simulated.queries if self._happened else [], self._scenario.queries
         first = asked_until(self._scenario, self._books.ledger.accountant, 0)
-        # More lanes than batches would set up for nothing; those of the first round serve all.
-        lanes, made = min(queries.in_flight, -(-first // queries.batch)), []
+        made = []
         for querier, samples in enumerate(asked.rows):
             own = [row for row in rows if row.querier == querier]
             voters = tuple(voter.index for voter in answering(asked.voters, querier))
             partners = tuple(v for v in voters if v in changed) if own else (GUARDIAN, *voters)
             batches = 1 + max((row.batch for row in own), default=-1)
+            # More lanes than batches would set up for nothing; those of the first round serve all.
+            lanes = min(queries.in_flight, -(-first[querier] // queries.batch))
             made.append(Turn(querier, range(len(own), len(samples)), voters, partners, lanes, batches))
         return tuple(made)
 
@@ -130,16 +131,20 @@ def can_lose(scenario: Scenario, accountant: Analysis) -> bool:
     return scenario.protocol.deadline_s is not None or not accountant.mechanism.answers_every_query
 
 
-def asked_until(scenario: Scenario, accountant: Analysis, round_: int) -> int:
-    """How many queries a querying party asks up to the end of a round; over all rounds, what its budget pays for."""
-    wanted, rounds = scenario.queries.per_querier, scenario.queries.rounds
-    all_ = wanted if can_lose(scenario, accountant) else accountant.affordable(scenario.privacy.epsilon, wanted)
-    return -(-(round_ + 1) * all_ // rounds)
+def asked_until(scenario: Scenario, accountant: Analysis, round_: int) -> tuple[int, ...]:
+    """How many queries each querying party asks up to the end of a round; over all rounds, what its budget pays for."""
+    rounds, found = scenario.queries.rounds, []
+    for querier in range(scenario.parties.queriers):
+        wanted = scenario.wanted(querier)
+        all_ = wanted if can_lose(scenario, accountant) else accountant.affordable(scenario.privacy.epsilon, wanted)
+        found.append(-(-(round_ + 1) * all_ // rounds))
+    return tuple(found)
 
 
 def sections(scenario: Scenario) -> dict[str, object]:
     """All of a scenario that happens in the world: what decides times, labels and charges, given votes and costs."""
-    tree = scenario.model_dump(mode="json", include={"network", "machines", "faults", "privacy", "parties", "seed"})
+    places = {"network", "machines", "sites", "groups", "guardian", "dealer"}
+    tree = scenario.model_dump(mode="json", include={*places, "faults", "privacy", "parties", "seed"})
     tree["privacy"].pop("book")
     queries = scenario.queries.model_dump(include={"batch", "in_flight"})
     protocol = scenario.protocol.model_dump(include={"quorum", "deadline_s", "execute"})

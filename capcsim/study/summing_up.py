@@ -110,7 +110,7 @@ def _querier(walked: Walked, querier: int) -> Querier:
     return Querier(
         querier=querier,
         **{name: value(FORMER_NAMES.get(name, name), view) for name in OF_A_QUERIER},
-        labels_wanted=walked.scenario.queries.per_querier,
+        labels_wanted=walked.scenario.wanted(querier),
         charges=walked.spent.charges[querier],
         charges_without_label=walked.spent.unlabelled[querier],
         labels=[row.label for row in view.rows],
@@ -161,7 +161,7 @@ def _numbers(values: Sequence[float]) -> PerClass:
 
 def _stopped(walked: Walked, querier: int, rows: Sequence[QueryRow]) -> str:
     """Why a querying party asked no further, and how many labels it has of those that it wanted."""
-    wanted, bought = walked.scenario.queries.per_querier, sum(row.label >= 0 for row in rows)
+    wanted, bought = walked.scenario.wanted(querier), sum(row.label >= 0 for row in rows)
     lost = sum("no quorum" in row.why for row in rows)
     without = f"; {lost} stayed without a label for lack of a quorum" if lost else ""
     unanswered = sum(row.why == UNANSWERED for row in rows)
@@ -197,7 +197,8 @@ def _execution(walked: Walked) -> Execution:
 def _privacy(walked: Walked, booked: Mapping[str, Any] | None) -> PrivacySpent:
     privacy, spent, accountant = walked.scenario.privacy, walked.spent, accountant_of(walked.scenario)
     mechanism = accountant.mechanism
-    affordable = Accountant(mechanism, privacy.delta).affordable(privacy.epsilon, walked.scenario.queries.per_querier)
+    most = max(map(walked.scenario.wanted, range(walked.scenario.parties.queriers)))
+    affordable = Accountant(mechanism, privacy.delta).affordable(privacy.epsilon, most)
     told = privacy.model_dump(include={"mechanism", "noise", "delta", "budget_scope", "unit", "analysis"})
     return PrivacySpent(
         **told,

@@ -195,7 +195,7 @@ def hand_made(scenario: Callable[..., Scenario], folder: Path, changes: dict[str
     return Walked(
         trained=Trained(Ensemble(wanted, dataset, nobody), PartyModels((), (), ()), ""),
         capabilities=CAPABILITIES,
-        asked=Asked(voters, tuple(ASKED), tuple(BALLOTS), 0, ""),
+        asked=Asked(voters, tuple(ASKED), tuple(BALLOTS), ""),
         priced=Priced(MEASURED, tuple(BALLOTS), ""),
         happened=Happened(SIMULATED, spent, admission),
         judged=Judged(BEFORE, AFTER, BASELINES),

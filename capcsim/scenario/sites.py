@@ -1,0 +1,14 @@
+"""`[sites.S]`: where machines stand."""
+
+from pydantic import Field
+
+from capcsim.scenario.base import Rate, Section
+from capcsim.scenario.latencies import Place
+
+
+class Site(Section):
+    """A place with machines; what goes to other sites shares its backbone."""
+
+    up_bps: Rate | None = Field(None, description="backbone out of the site; without it nothing holds up but the lines")
+    down_bps: Rate | None = Field(None, description="backbone into the site")
+    place: Place | None = Field(None, description="where network.latency_preset finds it")
