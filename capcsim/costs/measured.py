@@ -4,9 +4,6 @@ from collections.abc import Sequence
 from dataclasses import asdict, astuple, dataclass, field, replace
 from typing import Any, Self, TypeAlias
 
-import numpy as np
-from numpy.typing import NDArray
-
 from capcsim.backend import PublicModel, Step, Transcript
 from capcsim.costs.condense import condensed
 from capcsim.costs.transcripts import cpu_spread, from_json, to_json
@@ -134,7 +131,7 @@ class MeasuredCosts:
         self._guardian = next((key.group for key in measured.samples if key.step is Step.RELEASE), "")
         self._condensed: dict[int, Transcript] = {}
         self._groups: dict[int, str] = {}
-        self._drawn: dict[tuple[Step, str, int], tuple[Transcript, ...]] = {}
+        self._drawn: dict[tuple[object, ...], tuple[tuple[Transcript, ...], ...]] = {}
         self._sizes: dict[tuple[Step, str], list[int]] = {}
         for key in sorted(measured.samples):
             self._sizes.setdefault((key.step, key.group), []).append(key.size)
@@ -145,13 +142,21 @@ class MeasuredCosts:
         """Of each voter, or (None) the guardian: one transcript a step, with a querying party, of so many queries."""
         indices = [-1 if voter is None else voter.index for voter in voters]
         drawn = [self._draws(step, querier, batch, max(indices, default=-1) + 2) for step in steps]
-        return [
-            tuple(
-                self._one(step, voter, (querier, batch, size, index), float(draws[index + 1]))
-                for step, draws in zip(steps, drawn, strict=True)
+        if self._measured.own:
+            return [
+                tuple(
+                    self._one(step, voter, (querier, batch, size, i), draws[i + 1])
+                    for step, draws in zip(steps, drawn, strict=True)
+                )
+                for voter, i in zip(voters, indices, strict=True)
+            ]
+        found = []
+        for voter, index in zip(voters, indices, strict=True):
+            samples = self._of_group(steps, self.group(voter), size)
+            found.append(
+                tuple([some[int(draws[index + 1] * len(some))] for some, draws in zip(samples, drawn, strict=True)])
             )
-            for voter, index in zip(voters, indices, strict=True)
-        ]
+        return found
 
     def group(self, voter: Voter | None) -> str:
         """Pairs of one architecture share the work of scopes QUERIER and QUERY; None is the guardian."""
@@ -161,24 +166,32 @@ class MeasuredCosts:
             self._groups[voter.index] = pair_group(voter.prepared.public)
         return self._groups[voter.index]
 
-    def _draws(self, step: Step, querier: int, batch: int, count: int) -> NDArray[np.float64]:
+    def _draws(self, step: Step, querier: int, batch: int, count: int) -> list[float]:
         """What decides which samples the guardian and each voter get, whoever of them is there."""
-        return self._seeds.generator("replay", STEPS.index(step), querier, batch + 1).random(count)
+        drawn: list[float] = (
+            self._seeds.generator("replay", STEPS.index(step), querier, batch + 1).random(count).tolist()
+        )
+        return drawn
 
     def _one(self, step: Step, voter: Voter | None, pair: tuple[int, int, int, int], drawn: float) -> Transcript:
+        """A pair's own transcript where it was executed, else a sample."""
         own = self._measured.own.get((step, *pair))
         if own is not None:
             return self._short(own)
-        samples = self._samples(step, self.group(voter), pair[2])
+        [samples] = self._of_group((step,), self.group(voter), pair[2])
         return samples[int(drawn * len(samples))]
 
-    def _samples(self, step: Step, name: str, size: int) -> tuple[Transcript, ...]:
-        key = step, name, size
+    def _of_group(self, steps: Sequence[Step], name: str, size: int) -> tuple[tuple[Transcript, ...], ...]:
+        """The samples of each step, of the next larger size that was measured."""
+        key = (*steps, name, size)
         if key not in self._drawn:
-            sizes = self._sizes[step, name]
-            measured = next((known for known in sizes if known >= size), sizes[-1])
-            self._drawn[key] = tuple(map(self._short, self._measured.samples[Stratum(step, name, measured)]))
+            self._drawn[key] = tuple(self._samples(step, name, size) for step in steps)
         return self._drawn[key]
+
+    def _samples(self, step: Step, name: str, size: int) -> tuple[Transcript, ...]:
+        sizes = self._sizes[step, name]
+        measured = next((known for known in sizes if known >= size), sizes[-1])
+        return tuple(map(self._short, self._measured.samples[Stratum(step, name, measured)]))
 
     def _short(self, transcript: Transcript) -> Transcript:
         """The same object for the same transcript, which `_measured` keeps alive."""

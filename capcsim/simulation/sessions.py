@@ -2,7 +2,7 @@
 
 from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
-from typing import Protocol, TypeAlias
+from typing import NamedTuple, Protocol, TypeAlias
 
 import numpy as np
 from numpy.typing import NDArray
@@ -37,8 +37,7 @@ class Costs(Protocol):
         """Pairs of one group share the work of scopes QUERIER and QUERY; None is the guardian."""
 
 
-@dataclass(frozen=True, slots=True)
-class Pair:
+class Pair(NamedTuple):
     """A voter, or (None) the guardian alone, with the transcripts of its steps; and the group that shares work."""
 
     voter: Voter | None
@@ -93,7 +92,7 @@ class Sessions:
     def __init__(self, engine: Engine, topology: Topology, hosts: Hosts, log: Log) -> None:
         self._engine, self._topology, self._hosts, self._log = engine, topology, hosts, log
         self._lanes: dict[Lane, int] = {}
-        self._places: dict[tuple[Lane, int | None, bool], Place] = {}
+        self._places: dict[Lane, dict[tuple[int | None, bool], Place]] = {}
         self._graphs: dict[tuple[object, ...], tuple[Graph, object]] = {}
         self._once: dict[int, Shared] = {}
 
@@ -138,10 +137,10 @@ class Sessions:
 
     def _place(self, lane: Lane, pair: Pair, graph: Graph, *, shared: bool = False) -> Place:
         """Where a lane's pair runs, connected as its graph needs it; what it shares with others has a place apart."""
-        key = lane, pair.number, shared
-        if key not in self._places:
-            self._places[key] = self._new_place(lane, pair.voter, shared=shared)
-        place = self._places[key]
+        places, key = self._places.setdefault(lane, {}), (pair.number, shared)
+        if key not in places:
+            places[key] = self._new_place(lane, pair.voter, shared=shared)
+        place = places[key]
         if not graph.directions <= place.directions or not graph.roles <= place.machines.keys():
             self._connect(place, graph)
         return place
@@ -155,9 +154,9 @@ class Sessions:
         return Place(number, machines)
 
     def _connect(self, place: Place, graph: Graph) -> None:
-        for node, role in graph.parts():
-            if role not in place.machines:
-                raise RecordError(f"a transcript of step {node.step} has a node of the {role}; {MEASURE_AGAIN}")
+        for role in graph.roles - place.machines.keys():
+            node = next(node for node, other in graph.parts() if other is role)
+            raise RecordError(f"a transcript of step {node.step} has a node of the {role}; {MEASURE_AGAIN}")
         for direction in sorted(graph.directions - place.directions):
             self._topology.connect(place.number, place.machines, direction)
             place.directions.add(direction)

@@ -267,7 +267,9 @@ class Engine:
         state = self.state
         most = self._counts["connections"] + self._counts["cores"] + 2
         state.grow("events", int(state.clock["events"]) + 2 * most)
-        state.grow("log", int(state.clock["rows"]) + 2 * most)
+        if int(state.clock["rows"]) + 2 * most > len(state.log):
+            self.flush()
+            state.grow("log", 4 * most)
 
     def _expect(self, instances: int, slots: int) -> None:
         """Make room for what will be started."""
