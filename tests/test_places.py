@@ -96,6 +96,10 @@ def test_another_network_takes_the_place_of_lines_and_backbones(scenario: Make) 
         ({"dealer.site": "rome"}, r"dealer\.site = 'rome'"),
         ({"groups.labs.machine": "toaster"}, r"groups\.labs\.machine = 'toaster': one of party, guardian, server"),
         ({"groups.labs.queriers": 5}, r"groups\.labs\.queriers = 5: at most its count = 4"),
+        (
+            {"groups.labs.queriers": 0, "groups.clinics.queriers": 0},
+            r"groups\.clinics\.queriers = 0: at least 1 in one",
+        ),
         ({"groups.labs.count": 0}, r"groups\.labs\.count = 0"),
         ({"groups.labs.colour": "red"}, r"groups\.labs\.colour"),
         ({"parties.count": 8}, r"parties\.count = 8: nothing: the groups have 7"),

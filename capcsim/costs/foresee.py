@@ -6,7 +6,7 @@ does, the other where the querying parties' wishes do; between them lie the size
 
 from collections import Counter, deque
 from collections.abc import Callable, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 
 import numpy as np
 
@@ -104,7 +104,16 @@ def drive(driven: Flow, answer: Callable[[Command], FlowEvent | None]) -> Forese
 def foresee(turns: Sequence[Turn], rules: Rules, admission: Admission, *, loses: bool) -> list[Foreseen]:
     """A round driven dry: with every label bought, and, where queries can be lost, first with every batch lost."""
     outcomes = (False, True) if loses else (True,)
-    return [_dry(turns, rules, admission.scratch(), bought=bought) for bought in outcomes]
+    # Of queries that come by themselves there may be fewer: costs are known at each power of two.
+    sizes = [rules.batch]
+    if any(turn.open for turn in turns):
+        sizes += [1 << power for power in range(rules.batch.bit_length()) if 1 << power < rules.batch]
+    there = [replace(turn, open=False) for turn in turns]
+    return [
+        _dry(there, replace(rules, batch=size), admission.scratch(), bought=bought)
+        for size in sizes
+        for bought in outcomes
+    ]
 
 
 def _dry(turns: Sequence[Turn], rules: Rules, admission: Admission, *, bought: bool) -> Foreseen:

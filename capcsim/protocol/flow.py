@@ -2,8 +2,9 @@
 
 `flow` yields lists of commands and is sent one event at a time, so that many batches can be under way. Whoever drives
 it lets each command happen in its own way, in simulated time, on real pairs, by hand, and answers SetUp with Ready, Ask
-with Collected and Open with Opened, each in its own time and in any order. Settle, Stop and End need no answer; after
-End nothing follows. The order of the steps stands here and nowhere else: commands carry those that they are made of.
+with Collected and Open with Opened, each in its own time and in any order. Settle, Lapse, Stop and End need no answer;
+after End nothing follows. Arrived and Lapsed come by themselves, for turns that are open. The order of the steps stands
+here and nowhere else: commands carry those that they are made of.
 """
 
 from bisect import insort
@@ -47,7 +48,7 @@ class Turn:
     """What one querying party does in a round: it sets up with `partners`, then asks `queries`, of `answering` voters.
 
     It has so many `lanes`, and in each of them a session with everybody; `first_batch` numbers its batches on from the
-    rounds before.
+    rounds before. Where its turn is `open`, a query can be asked once it has Arrived; else all are there.
     """
 
     querier: int
@@ -56,6 +57,7 @@ class Turn:
     partners: tuple[int | None, ...]
     lanes: int = 1
     first_batch: int = 0
+    open: bool = False
 
 
 @dataclass(frozen=True, slots=True, order=True)
@@ -122,6 +124,14 @@ class Settle:
 
 
 @dataclass(frozen=True, slots=True)
+class Lapse:
+    """These queries have lapsed before they were sent: nothing was asked, and nothing is charged."""
+
+    querier: int
+    queries: range
+
+
+@dataclass(frozen=True, slots=True)
 class Stop:
     """A querying party asks no further, although it would, and why."""
 
@@ -157,8 +167,24 @@ class Opened:
     batch: Batch
 
 
-Command: TypeAlias = SetUp | Ask | Open | Settle | Stop | End
-Event: TypeAlias = Ready | Collected | Opened
+@dataclass(frozen=True, slots=True)
+class Arrived:
+    """A querying party's queries are there up to number `until`, which is not counted."""
+
+    querier: int
+    until: int
+
+
+@dataclass(frozen=True, slots=True)
+class Lapsed:
+    """A querying party does not want its queries up to number `until` any more, if they were not sent."""
+
+    querier: int
+    until: int
+
+
+Command: TypeAlias = SetUp | Ask | Open | Settle | Lapse | Stop | End
+Event: TypeAlias = Ready | Collected | Opened | Arrived | Lapsed
 Flow: TypeAlias = Generator[list[Command], Event, None]
 
 
@@ -176,8 +202,14 @@ class _Asking:
     turn: Turn
     next_query: int
     next_batch: int
+    arrived: int
     idle: list[Lane] = field(default_factory=list)
     stopped: bool = False
+
+    @property
+    def expects_queries(self) -> bool:
+        """Whether more of its queries will arrive."""
+        return not self.stopped and self.arrived < self.turn.queries.stop
 
 
 def flow(turns: Sequence[Turn], rules: Rules, admission: Admission, opener: Opener) -> Flow:
@@ -185,10 +217,10 @@ def flow(turns: Sequence[Turn], rules: Rules, admission: Admission, opener: Open
     round_ = _Round(turns, rules, admission, opener)
     commands = list(round_.begin())
     expected = sum(map(_expects_an_answer, commands))
-    while expected:
+    while expected or round_.expects_queries:
         event = yield commands
         commands = list(round_.react(event))
-        expected += sum(map(_expects_an_answer, commands)) - 1
+        expected += sum(map(_expects_an_answer, commands)) - _answers(event)
     yield [*commands, End()]
 
 
@@ -196,14 +228,28 @@ def _expects_an_answer(command: Command) -> bool:
     return isinstance(command, SetUp | Ask | Open)
 
 
+def _answers(event: Event) -> bool:
+    return isinstance(event, Ready | Collected | Opened)
+
+
 class _Round:
     """What the events of one round lead to."""
 
     def __init__(self, turns: Sequence[Turn], rules: Rules, admission: Admission, opener: Opener) -> None:
         self._rules, self._admission, self._open = rules, admission, opener
-        self._asking = {turn.querier: _Asking(turn, turn.queries.start, turn.first_batch) for turn in turns}
+        self._asking = {
+            turn.querier: _Asking(
+                turn, turn.queries.start, turn.first_batch, turn.queries.start if turn.open else turn.queries.stop
+            )
+            for turn in turns
+        }
         self._waiting: dict[int, None] = {}  # querying parties, in the order in which they began to wait
         self._settling: dict[Batch, Settle] = {}
+
+    @property
+    def expects_queries(self) -> bool:
+        """Whether queries will arrive that can still be asked."""
+        return any(asking.expects_queries for asking in self._asking.values())
 
     def begin(self) -> Iterator[Command]:
         """Everybody sets up all lanes at once; who can pay for no label at all asks nobody to."""
@@ -225,6 +271,15 @@ class _Round:
                 yield from self._collected(batch, present, declined)
             case Opened(batch):
                 yield from self._settle(self._settling.pop(batch))
+            case Arrived(querier, until):
+                self._asking[querier].arrived = until
+                yield from self._send(querier)
+            case Lapsed(querier, until):
+                asking = self._asking[querier]
+                lapsed = range(asking.next_query, max(until, asking.next_query))
+                asking.next_query = lapsed.stop
+                if lapsed:
+                    yield Lapse(querier, lapsed)
 
     def _free(self, lane: Lane) -> Iterator[Command]:
         """A lane can take the next batch; the lowest does where there are several."""
@@ -235,7 +290,7 @@ class _Round:
         """Batches, as long as there is an idle lane and room in the budget."""
         asking, rules = self._asking[querier], self._rules
         while asking.idle and not asking.stopped:
-            left = asking.turn.queries.stop - asking.next_query
+            left = asking.arrived - asking.next_query
             if left == 0:
                 return
             size = self._admission.admit(querier, min(left, rules.batch))

@@ -4,6 +4,7 @@
 the value found, and what is allowed. The rest of capcsim imports from here, not from the files.
 """
 
+from capcsim.scenario.calendar import Calendar, Hours
 from capcsim.scenario.data import (
     AnyData,
     ArrayData,
@@ -32,6 +33,7 @@ from capcsim.scenario.queries import Queries, Selection
 from capcsim.scenario.scenario import Scenario
 from capcsim.scenario.services import Service
 from capcsim.scenario.sites import Site
+from capcsim.scenario.workload import AtOnce, Poisson, Trace, Working, Workload, is_open
 
 __all__ = [
     "FROM_PYTHON",
@@ -40,7 +42,9 @@ __all__ = [
     "AnyData",
     "AnyPrivacy",
     "ArrayData",
+    "AtOnce",
     "BundledData",
+    "Calendar",
     "ConfidentPrivacy",
     "Data",
     "Faults",
@@ -48,6 +52,7 @@ __all__ = [
     "GivenData",
     "Group",
     "HeartData",
+    "Hours",
     "ImageData",
     "Kind",
     "LNMaxPrivacy",
@@ -60,6 +65,7 @@ __all__ = [
     "Network",
     "NetworkKind",
     "Parties",
+    "Poisson",
     "Prices",
     "Privacy",
     "Protocol",
@@ -69,9 +75,13 @@ __all__ = [
     "Service",
     "Site",
     "TableData",
+    "Trace",
     "TreesKind",
+    "Working",
+    "Workload",
     "explain",
     "find_scenario",
+    "is_open",
     "load_scenario",
     "parse_scenario",
     "shipped_scenarios",

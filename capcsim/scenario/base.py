@@ -13,6 +13,7 @@ Positive: TypeAlias = Annotated[float, Field(gt=0, le=1e9, allow_inf_nan=False, 
 OneLine: TypeAlias = Annotated[str, Field(pattern=r"^[^\x00-\x1f\x7f-\x9f]*$")]
 Name: TypeAlias = Annotated[str, Field(pattern=r"^[A-Za-z0-9][A-Za-z0-9_-]*$", max_length=60)]
 Price: TypeAlias = Annotated[float, Field(ge=0, le=1e9, allow_inf_nan=False, strict=True)]
+Seconds: TypeAlias = Annotated[float, Field(ge=0, le=1e9, allow_inf_nan=False, strict=True)]
 Probability: TypeAlias = Annotated[float, Field(ge=0, lt=1, allow_inf_nan=False, strict=True)]
 Noise: TypeAlias = Annotated[float, Field(ge=1e-3, le=1e5, allow_inf_nan=False, strict=True)]
 Rate: TypeAlias = Annotated[float, Field(ge=1, le=1e15, allow_inf_nan=False, strict=True)]

@@ -17,6 +17,11 @@ Node = Mapping[str, Any]
 """A part of a JSON schema."""
 KEY = "[key]"
 """Pydantic's word for the name itself, in a table of free names."""
+FORMATS = {
+    "file-path": "a file",
+    "date": "a day such as 2026-12-24",
+    "date-time": "a time such as 2026-12-24T08:00:00, of the years 1970 to 2199",
+}
 UNITS = {"_s": "seconds", "_bps": "bits per second", "_bytes": "bytes"}
 
 
@@ -60,13 +65,15 @@ class Kind:
 
     def is_needed(self, key: str) -> bool:
         """Whether some kinds must have the key, and others have not."""
-        return not self.is_common(key) and any(key in kind["required"] for kind in self.every)
+        return not self.is_common(key) and any(key in kind.get("required", ()) for kind in self.every)
 
     def removal(self, key: str) -> str:
         """What to do with a foreign key."""
         takers = [repr(tag) for kind in self.every if key in kind["properties"] for tag in _words(kind, self.tag)]
         only = f"only {self.section}.{self.tag} = {_choice(takers)} takes it"
-        own = _choice([f"{self.section}.{name}" for name in self.chosen["required"] if self.is_needed(name)], "and")
+        own = _choice(
+            [f"{self.section}.{name}" for name in self.chosen.get("required", ()) if self.is_needed(name)], "and"
+        )
         return f"remove it: {f'{self.name} takes {own}; ' if own else ''}{only}"
 
     @property
@@ -167,8 +174,8 @@ class Schema:
                 return f"a table of names, each with {self.expected(_of_free_names(node) or {})}"
             case "boolean":
                 return "true or false"
-            case _ if node.get("format") == "file-path":
-                return "a file"
+            case _ if node.get("format") in FORMATS:
+                return FORMATS[node["format"]]
             case _ if "examples" in node:
                 return f"text like {node['examples'][0]!r}"
             case _:

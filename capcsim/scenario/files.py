@@ -189,8 +189,14 @@ def _changes(before: Mapping[str, Any], after: Mapping[str, Any], prefix: str = 
 
 
 def _anchor_data_path(tree: dict[str, Any], folder: Path) -> None:
-    """A relative data.path or data.folder is meant from the scenario's own folder."""
-    data = tree.get("data")
-    for key in ("path", "folder"):
-        if isinstance(data, dict) and isinstance(data.get(key), str):
-            data[key] = str((folder / data[key]).resolve())
+    """A relative path of data or of a trace is meant from the scenario's own folder."""
+    groups = tree.get("groups")
+    own = (
+        [group.get("workload") for group in groups.values() if isinstance(group, dict)]
+        if isinstance(groups, dict)
+        else []
+    )
+    for section in (tree.get("data"), tree.get("workload"), *own):
+        for key in ("path", "folder"):
+            if isinstance(section, dict) and isinstance(section.get(key), str):
+                section[key] = str((folder / section[key]).resolve())

@@ -5,6 +5,8 @@ from typing import Annotated
 from pydantic import Field
 
 from capcsim.scenario.base import MILLION, Count, Few, Name, Section
+from capcsim.scenario.calendar import Hours
+from capcsim.scenario.workload import AnyWorkload
 
 
 class Group(Section):
@@ -15,4 +17,6 @@ class Group(Section):
     per_querier: Count | None = Field(None, description="labels that each of these wants; else queries.per_querier")
     site: Name | None = Field(None, description="a site's name")
     machine: Name = Field("party", description="the name of a kind of machine; each party has one, or shares it")
+    hours: Hours | None = Field(None, description="when they answer; at any time without")
+    workload: AnyWorkload | None = Field(None, description="when their queries come, else [workload]")
     parties_per_machine: Few = Field(1, description="parties that share one machine and its line")

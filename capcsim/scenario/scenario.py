@@ -8,7 +8,8 @@ from typing import Annotated, Any, Self
 from pydantic import Field, PrivateAttr, model_validator
 
 from capcsim.errors import ScenarioError
-from capcsim.scenario.base import Name, Section
+from capcsim.scenario.base import MILLION, Name, Section
+from capcsim.scenario.calendar import Calendar
 from capcsim.scenario.data import AnyData
 from capcsim.scenario.errors import together
 from capcsim.scenario.faults import Faults
@@ -24,6 +25,7 @@ from capcsim.scenario.protocol import Protocol
 from capcsim.scenario.queries import Queries
 from capcsim.scenario.services import Service
 from capcsim.scenario.sites import Site
+from capcsim.scenario.workload import AnyWorkload, AtOnce, Workload, is_open
 
 
 class Scenario(Section):
@@ -39,6 +41,8 @@ class Scenario(Section):
     protocol: Protocol = Protocol()
     network: Network
     machines: Machines
+    calendar: Calendar = Calendar()
+    workload: AnyWorkload = AtOnce()
     sites: dict[Name, Site] = Field(default_factory=dict)
     groups: dict[Name, Group] = Field(default_factory=dict)
     guardian: Service = Service()
@@ -96,6 +100,10 @@ class Scenario(Section):
         """Labels that a querying party wants."""
         return self.group_of(querier).per_querier or self.queries.per_querier
 
+    def workload_of(self, querier: int) -> Workload:
+        """When a querying party's queries come."""
+        return self.group_of(querier).workload or self.workload
+
     def latency_s(self, a: str | None, b: str | None) -> float:
         """One way, from a machine of a site to one of another or of the same; None where there are no sites."""
         return latency_s(self.network, self.sites, a, b)
@@ -112,14 +120,9 @@ class Scenario(Section):
         groups = found.get("groups") if isinstance(found, Mapping) else None
         if not groups or not isinstance(groups, Mapping):
             return found
-        sums = {name: _sum(groups.values(), name) for name in ("count", "queriers")}
         parties = found.get("parties") or {}
-        if None in sums.values() or not isinstance(parties, Mapping):
-            return found  # which is told otherwise
-        for name, number in sums.items():
-            if parties.get(name, number) != number:
-                raise ScenarioError(f"parties.{name}", parties[name], f"nothing: the groups have {number}")
-        return {**found, "parties": {**parties, **sums}}
+        sums = {name: _sum(groups.values(), name) for name in ("count", "queriers")}
+        return {**found, "parties": {**sums, **parties}} if isinstance(parties, Mapping) else found
 
     @model_validator(mode="after")
     def _possible(self) -> Self:
@@ -130,6 +133,7 @@ class Scenario(Section):
             _check_privacy(self),
             _check_protocol(self),
             _check_places(self),
+            _check_workload(self),
         )
         problems = list(chain(*checks))
         if problems:
@@ -139,6 +143,13 @@ class Scenario(Section):
 
 def _check_parties(scenario: Scenario) -> Iterator[ScenarioError]:
     parties, data = scenario.parties, scenario.data
+    for name in ("count", "queriers") if scenario.groups else ():
+        together = sum(getattr(group, name) for group in scenario.groups.values())
+        if name == "queriers" and together == 0:
+            key = f"groups.{next(iter(scenario.groups))}.queriers"
+            yield ScenarioError(key, 0, "at least 1 in one of the groups, as somebody must ask")
+        elif getattr(parties, name) != together:
+            yield ScenarioError(f"parties.{name}", getattr(parties, name), f"nothing: the groups have {together}")
     if parties.queriers > parties.count:
         yield ScenarioError("parties.queriers", parties.queriers, f"at most parties.count = {parties.count}")
     if data.train_per_party is not None and parties.virtual_per_party > data.train_per_party:
@@ -154,11 +165,11 @@ def _check_parties(scenario: Scenario) -> Iterator[ScenarioError]:
             )
 
 
-def _sum(groups: Iterable[Any], key: str) -> int | None:
-    """What groups have together; None where one has no such number."""
+def _sum(groups: Iterable[Any], key: str) -> int:
+    """What groups have together; what is no number in them is told otherwise."""
     found = [group.get(key, 0) if isinstance(group, Mapping) else getattr(group, key, None) for group in groups]
-    numbers = [each for each in found if isinstance(each, int)]
-    return sum(numbers) if len(numbers) == len(found) else None
+    numbers = [each for each in found if isinstance(each, int) and 0 <= each <= MILLION]
+    return max(sum(numbers), 1 if len(numbers) == len(found) else 2)
 
 
 def _check_places(scenario: Scenario) -> Iterator[ScenarioError]:
@@ -179,6 +190,23 @@ def _check_places(scenario: Scenario) -> Iterator[ScenarioError]:
             yield ScenarioError(f"groups.{name}.queriers", group.queriers, f"at most its count = {group.count}")
     yield from _check_pools(scenario)
     yield from _check_latencies(scenario, {who.site for who in working.values() if who.site in scenario.sites})
+
+
+def _check_workload(scenario: Scenario) -> Iterator[ScenarioError]:
+    queries, kinds = scenario.queries, {"workload": scenario.workload}
+    kinds |= {f"groups.{name}.workload": group.workload for name, group in scenario.groups.items() if group.workload}
+    coming = {key: workload for key, workload in kinds.items() if is_open(workload)}
+    if queries.rounds > 1 and coming:
+        allowed = "1: in several rounds a querying party chooses its queries itself"
+        yield ScenarioError("queries.rounds", queries.rounds, f"{allowed}, and {next(iter(coming))} lets them come")
+    if scenario.protocol.execute == "all" and coming:
+        allowed = (
+            f"'sample': which queries travel together is not known beforehand, as {next(iter(coming))} lets them come"
+        )
+        yield ScenarioError("protocol.execute", "all", allowed)
+    for key, value in (("wait_s", queries.wait_s), ("patience_s", queries.patience_s)):
+        if value and not coming:
+            yield ScenarioError(f"queries.{key}", value, "nothing, unless a workload lets queries come by themselves")
 
 
 def _check_pools(scenario: Scenario) -> Iterator[ScenarioError]:

@@ -96,12 +96,13 @@ class Sessions:
         self._graphs: dict[tuple[object, ...], tuple[Graph, object]] = {}
         self._once: dict[int, Shared] = {}
 
-    def begin(self, lane: Lane, batch: int, pairs: Sequence[Pair], begins: Mapping[Role, int] | None = None) -> Begun:
-        """Let pairs begin now, all of their steps; roles of `begins` wait for a latch first.
+    def begin(self, lane: Lane, batch: int, pairs: Sequence[Pair], begins: Sequence[Mapping[Role, int]] = ()) -> Begun:
+        """Let pairs begin now, all of their steps; with `begins`, each pair's roles in them wait for a latch first.
 
         `over` waits to be counted down once more, by whoever needs the latches no longer.
         """
-        graphs = [self._joined(pair.steps, tuple(begins or ())) for pair in pairs]
+        begins = begins or [{}] * len(pairs)
+        graphs = [self._joined(pair.steps, tuple(own)) for pair, own in zip(pairs, begins, strict=True)]
         begun = self._latches(lane, batch, pairs, graphs)
         places = [self._place(lane, pair, graph).number for pair, graph in zip(pairs, graphs, strict=True)]
         latches = [begun.ends[ENDS[0]] + len(ENDS) * number for number in range(len(pairs))]
@@ -109,8 +110,8 @@ class Sessions:
         if not any(graph.shared or graph.begins for graph in graphs):
             self._engine.start_all(templates, places, batch, latches=latches, done=begun.over)
             return begun
-        for pair, graph, place, first in zip(pairs, graphs, places, latches, strict=True):
-            waits = [*self._waits(graph, begun, pair), *((gate, (begins or {})[role]) for gate, role in graph.begins)]
+        for pair, graph, place, first, own in zip(pairs, graphs, places, latches, begins, strict=True):
+            waits = [*self._waits(graph, begun, pair), *((gate, own[role]) for gate, role in graph.begins)]
             self._engine.start(graph.template, place, batch, latches=first, done=begun.over, waits=waits)
         return begun
 

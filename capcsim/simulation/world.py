@@ -7,6 +7,7 @@ missing changes labels as it would in life.
 
 from collections.abc import Callable, Generator, Mapping, Sequence
 from dataclasses import dataclass
+from types import MappingProxyType
 from typing import Any, TypeAlias
 
 import numpy as np
@@ -24,6 +25,7 @@ from capcsim.protocol.flow import (
     Event,
     Flow,
     Lane,
+    Lapse,
     Open,
     Opened,
     Ready,
@@ -34,7 +36,9 @@ from capcsim.protocol.flow import Stop as StopAsking
 from capcsim.protocol.steps import Voter
 from capcsim.scenario import Scenario
 from capcsim.seeds import Seeds
+from capcsim.simulation.arrivals import Times
 from capcsim.simulation.clock import Clock
+from capcsim.simulation.coming import Arrivals, Openings
 from capcsim.simulation.engine.engine import Engine
 from capcsim.simulation.faults import Absences
 from capcsim.simulation.hosts import Hosts, built
@@ -43,11 +47,15 @@ from capcsim.simulation.pair_graphs import MEASURE_AGAIN
 from capcsim.simulation.sessions import Begun, Costs, Pair, Sessions
 
 Process: TypeAlias = Generator[simpy.Event, Any, None]
+NOBODY: Mapping[int, Times] = MappingProxyType({})
+LAPSED = "lapsed: it was not sent in time, and its querying party does not want it any more"
 
 
 @dataclass(frozen=True, slots=True)
 class QueryRow:
     """What became of one query; `label` is -1 where none was released, and `why` then says why.
+
+    One that came by itself was submitted then, others when their batch was sent; one that lapsed has batch -1.
 
     `declined` is the number of voters whose parties declined it.
     """
@@ -96,19 +104,30 @@ class World:
         self._topology = built(engine, self._log, scenario, self._hosts)
         self._sessions = Sessions(engine, self._topology, self._hosts, self._log)
         self._absences = Absences(scenario.faults, scenario.parties.count, Seeds(scenario.seed))
+        self._arrivals = Arrivals(self._clock, scenario.queries)
+        self._hours = Openings(self._clock, scenario)
         self._rows: list[QueryRow] = []
         self._stopped: dict[int, str] = {}
 
     def run(
-        self, flow: Flow, voters: Sequence[Voter], costs: Costs, labelled: Callable[[int], None] = lambda _: None
+        self,
+        flow: Flow,
+        voters: Sequence[Voter],
+        costs: Costs,
+        labelled: Callable[[int], None] = lambda _: None,
+        coming: Mapping[int, Times] = NOBODY,
     ) -> Simulated:
         """Drive a round of queries to its end, and on until what was late has ended too.
 
         Times, queries and work are those of all rounds so far: a round begins when all of the one before has ended, and
-        retraining takes no simulated time. `labelled` is called with each batch's number of opened queries.
+        retraining takes no simulated time. `labelled` is called with each batch's number of opened queries. `coming`
+        says when a querying party's queries come, from its query 0 on, where they are not there from the beginning.
         """
-        round_ = _Round(self._clock, self._sessions, self._absences, voters, costs)
+        round_ = _Round(self._clock, self._sessions, self._absences, self._hours, voters, costs)
         inbox: simpy.Store = simpy.Store(self._clock)
+        self._coming = coming
+        for querier, times_s in coming.items():
+            self._arrivals.begin(querier, times_s, inbox)
         commands = next(flow)
         while True:
             for command in commands:
@@ -130,15 +149,21 @@ class World:
             case Settle():
                 self._note(command, round_.settled(command.batch))
                 labelled(command.opened)
+            case Lapse(querier, queries):
+                for query in queries:
+                    came_s = float(self._coming[querier][query])
+                    self._rows.append(QueryRow(querier, query, -1, -1, (), came_s, self._clock.now, LAPSED, 0))
+                labelled(len(queries))
             case StopAsking(querier, why):
                 self._stopped[querier] = why
             case SetUp() | Ask() | Open():
                 self._clock.process(_answered(round_.begin(command), inbox))
 
     def _note(self, settled: Settle, submitted_s: float) -> None:
-        batch = settled.batch
+        batch, coming = settled.batch, self._coming.get(settled.batch.querier)
         for query, label, why in zip(batch.queries, settled.labels, settled.whys, strict=True):
-            row = (batch.querier, query, batch.number, label, settled.counted, submitted_s, self._clock.now)
+            since_s = submitted_s if coming is None else float(coming[query])
+            row = (batch.querier, query, batch.number, label, settled.counted, since_s, self._clock.now)
             self._rows.append(QueryRow(*row, why, settled.declined))
 
     def _result(self) -> Simulated:
@@ -182,9 +207,15 @@ class _Round:
     """How each command of one round takes its time."""
 
     def __init__(
-        self, clock: Clock, sessions: Sessions, absences: Absences, voters: Sequence[Voter], costs: Costs
+        self,
+        clock: Clock,
+        sessions: Sessions,
+        absences: Absences,
+        hours: Openings,
+        voters: Sequence[Voter],
+        costs: Costs,
     ) -> None:
-        self._clock, self._sessions, self._absences = clock, sessions, absences
+        self._clock, self._sessions, self._absences, self._hours = clock, sessions, absences, hours
         self._voters, self._costs = voters, costs
         self._travelling: dict[Batch, _Travelling] = {}
 
@@ -249,7 +280,7 @@ class _Round:
         may_begin = engine.latches(1)
         left = engine.chain(asked.latches(Role.QUERIER)[counted], may_begin)
         engine.set_latches(may_begin, left=left)
-        begun = self._begin(batch.lane, [None], command.steps, batch, {Role.QUERIER: may_begin})
+        begun = self._begin(batch.lane, [None], command.steps, batch, [{Role.QUERIER: may_begin}])
         opened = begun.ends[Role.QUERIER]
         engine.tell(opened)
         yield self._clock.opened(opened)
@@ -263,13 +294,13 @@ class _Round:
         voters: Sequence[Voter | None],
         steps: Sequence[Step],
         batch: Batch | None = None,
-        begins: Mapping[Role, int] | None = None,
+        begins: Sequence[Mapping[Role, int]] = (),
     ) -> Begun:
-        """Steps one after the other for each role, with each voter."""
+        """Steps one after the other for each role, with each voter, from when it is open on."""
         number, size = (-1, 0) if batch is None else (batch.number, len(batch.queries))
         found = self._costs.transcripts(steps, voters, lane.querier, number, size)
         pairs = [Pair(voter, each, self._costs.group(voter)) for voter, each in zip(voters, found, strict=True)]
-        begun = self._sessions.begin(lane, number, pairs, begins)
+        begun = self._sessions.begin(lane, number, pairs, begins or self._hours.wait(voters))
         self._clock.process(self._free(begun))
         return begun
 

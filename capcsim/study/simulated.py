@@ -12,8 +12,9 @@ from capcsim.protocol.admission import Admission
 from capcsim.protocol.aggregate import Aggregator, Executed, Release, in_the_open, lost_charges
 from capcsim.protocol.flow import GUARDIAN, Rules, Turn, flow
 from capcsim.protocol.steps import answering
-from capcsim.scenario import Scenario
+from capcsim.scenario import Scenario, is_open
 from capcsim.seeds import Seeds
+from capcsim.simulation.arrivals import Times, arrivals_s
 from capcsim.simulation.world import Simulated, World
 from capcsim.study.asked import Asked
 from capcsim.study.books import Books, Spent
@@ -76,7 +77,8 @@ class Simulation:
             batches = 1 + max((row.batch for row in own), default=-1)
             # More lanes than batches would set up for nothing; those of the first round serve all.
             lanes = min(queries.in_flight, -(-first[querier] // queries.batch))
-            made.append(Turn(querier, range(len(own), len(samples)), voters, partners, lanes, batches))
+            comes = is_open(self._scenario.workload_of(querier))
+            made.append(Turn(querier, range(len(own), len(samples)), voters, partners, lanes, batches, comes))
         return tuple(made)
 
     def foresee(self, turns: Sequence[Turn]) -> list[Foreseen]:
@@ -117,7 +119,13 @@ class Simulation:
         driven = flow(each.turns, rules_of(self._scenario), self._admission, aggregator)
         costs = MeasuredCosts(each.priced.measured, Seeds(self._scenario.seed))
         advance = self._means.progress.stage("simulating", sum(len(turn.queries) for turn in each.turns))
-        return self._world.run(driven, asked.voters, costs, advance)
+        coming = {turn.querier: self._coming(turn.querier, turn.queries.stop) for turn in each.turns if turn.open}
+        return self._world.run(driven, asked.voters, costs, advance, coming)
+
+    def _coming(self, querier: int, count: int) -> Times:
+        found = arrivals_s(self._scenario, querier, count)
+        assert found is not None, "its turn is open"
+        return found
 
 
 def rules_of(scenario: Scenario) -> Rules:
@@ -128,7 +136,8 @@ def rules_of(scenario: Scenario) -> Rules:
 
 def can_lose(scenario: Scenario, accountant: Analysis) -> bool:
     """Whether a query can be lost, or stay unanswered, which leaves room for another."""
-    return scenario.protocol.deadline_s is not None or not accountant.mechanism.answers_every_query
+    lost = scenario.protocol.deadline_s is not None or scenario.queries.patience_s is not None
+    return lost or not accountant.mechanism.answers_every_query
 
 
 def asked_until(scenario: Scenario, accountant: Analysis, round_: int) -> tuple[int, ...]:
@@ -143,10 +152,10 @@ def asked_until(scenario: Scenario, accountant: Analysis, round_: int) -> tuple[
 
 def sections(scenario: Scenario) -> dict[str, object]:
     """All of a scenario that happens in the world: what decides times, labels and charges, given votes and costs."""
-    places = {"network", "machines", "sites", "groups", "guardian", "dealer"}
+    places = {"network", "calendar", "workload", "machines", "sites", "groups", "guardian", "dealer"}
     tree = scenario.model_dump(mode="json", include={*places, "faults", "privacy", "parties", "seed"})
     tree["privacy"].pop("book")
-    queries = scenario.queries.model_dump(include={"batch", "in_flight"})
+    queries = scenario.queries.model_dump(include={"batch", "in_flight", "wait_s", "patience_s"})
     protocol = scenario.protocol.model_dump(include={"quorum", "deadline_s", "execute"})
     return {**tree, "queries": queries, "protocol": protocol}
 

@@ -25,6 +25,7 @@ FIRST_STAGE: Mapping[str, str] = {
     "queries": "asked",
     "queries.batch": "priced",
     "queries.in_flight": "simulated",
+    "queries.wait_s": "simulated",
     # What the budget pays for decides how much is asked.
     "privacy": "asked",
     # The last batch that it pays for may be smaller.
@@ -41,15 +42,31 @@ FIRST_STAGE: Mapping[str, str] = {
     "protocol.quorum": "simulated",
     "network": "simulated",
     "machines": "simulated",
+    "sites": "simulated",
+    "guardian": "simulated",
+    "dealer": "simulated",
+    "calendar": "simulated",
+    "workload": "simulated",
+    # Queries that come by themselves do not always fill a batch.
+    "workload.arrivals": "priced",
+    "groups": "simulated",
+    "groups.count": "trained",
+    "groups.queriers": "asked",
+    "groups.per_querier": "asked",
+    "groups.workload.arrivals": "priced",
     "faults": "simulated",
     "prices": TOLD,
 }
-"""The first stage that depends on a key: its own entry, else that of its section."""
+"""The first stage that depends on a key: its own entry, else that of its section; without names that a user gives."""
+NAMED = ("groups", "sites", "machines")
+"""Tables of names that a user gives."""
 
 
 def first_stage(key: str) -> str:
     """The first stage that depends on "a.b"; TOLD where none does."""
-    return FIRST_STAGE.get(key) or FIRST_STAGE[key.partition(".")[0]]
+    section, _, rest = key.partition(".")
+    plain = f"{section}.{rest.partition('.')[2]}" if section in NAMED else key
+    return FIRST_STAGE.get(plain) or FIRST_STAGE[section]
 
 
 class Memory:

@@ -1,177 +1,32 @@
 """Whole collaborations over hand-made transcripts, so that every time has a closed form."""
 
 from collections import Counter
-from collections.abc import Callable, Iterator, Sequence
-from contextlib import ExitStack, closing
-from pathlib import Path
-from typing import Any
 
-import numpy as np
 import pytest
 
 from capcsim.backend import (
-    VOTE_RING_BITS,
-    Compute,
-    Message,
-    Phase,
-    Prepared,
-    PublicModel,
-    Role,
-    Scope,
     Step,
-    Transcript,
 )
-from capcsim.crypto.shares import share
 from capcsim.errors import RecordError
-from capcsim.journal import Journal
-from capcsim.privacy.accountant import Accountant
-from capcsim.privacy.ledger import BudgetScope, Ledger
-from capcsim.privacy.mechanisms import GNMax
-from capcsim.protocol.admission import Admission
-from capcsim.protocol.aggregate import Aggregator
-from capcsim.protocol.flow import GUARDIAN, Turn, flow
-from capcsim.protocol.noise import SimulatedNoise
-from capcsim.protocol.steps import Voter, answering
-from capcsim.scenario import Scenario
-from capcsim.seeds import Seeds
-from capcsim.simulation.world import Simulated, World
-from capcsim.study.simulated import rules_of
+from tests.simulation.fixed_costs import (
+    ARGMAX_S,
+    COUNT_S,
+    ENCODE_S,
+    INFER_S,
+    ONE_BATCH_S,
+    RELEASE_S,
+    SETUP_S,
+    SUBMIT_S,
+    FixedCosts,
+    NoShare,
+    SetUpByPair,
+    SilentQuerier,
+    Simulate,
+    Stranger,
+    ended_s,
+    latencies,
+)
 from tests.simulation.rows import rows
-
-CLASSES = 3
-INFER_S, ARGMAX_S, SUBMIT_S, COUNT_S, RELEASE_S, SETUP_S, ENCODE_S = 1.0, 0.5, 0.25, 0.125, 2.0, 4.0, 8.0
-Simulate = Callable[..., Simulated]
-
-
-class FixedCosts:
-    """The same durations for everybody, and no bytes: times are sums of the constants above and latencies."""
-
-    def transcript(self, step: Step, voter: Voter | None, querier: int, batch: int = -1, size: int = 0) -> Transcript:
-        def work(role: Role, seconds: float, *after: int, scope: Scope = Scope.PAIR) -> Compute:
-            return Compute(role, seconds, step, Phase.ONLINE, scope, after)
-
-        def message(sender: Role, receiver: Role, *after: int) -> Message:
-            return Message(sender, receiver, 0, step, Phase.ONLINE, Scope.PAIR, after)
-
-        match step, voter is None:
-            case Step.SETUP, _:
-                return (Compute(Role.QUERIER, SETUP_S, step, Phase.SETUP, Scope.QUERIER, ()),)
-            case Step.INFER, False:
-                encode = work(Role.QUERIER, ENCODE_S, scope=Scope.QUERY)
-                return (encode, message(Role.QUERIER, Role.ANSWERER, 0), work(Role.ANSWERER, INFER_S, 1))
-            case Step.ARGMAX, False:
-                return (work(Role.ANSWERER, ARGMAX_S), message(Role.ANSWERER, Role.QUERIER, 0))
-            case Step.AGGREGATE, False:
-                return (message(Role.ANSWERER, Role.GUARDIAN), work(Role.GUARDIAN, SUBMIT_S, 0))
-            case Step.AGGREGATE, True:
-                return (work(Role.GUARDIAN, COUNT_S), message(Role.GUARDIAN, Role.QUERIER, 0))
-            case _:
-                return (work(Role.GUARDIAN, RELEASE_S), message(Role.GUARDIAN, Role.QUERIER, 0))
-
-    def transcripts(
-        self, steps: Sequence[Step], voters: Sequence[Voter | None], querier: int, batch: int = -1, size: int = 0
-    ) -> list[tuple[Transcript, ...]]:
-        return [tuple(self.transcript(step, voter, querier, batch, size) for step in steps) for voter in voters]
-
-    def group(self, voter: Voter | None) -> str:
-        return "guardian" if voter is None else "one"
-
-
-class SetUpByPair(FixedCosts):
-    """No work of a set-up is shared between pairs."""
-
-    def transcript(self, step: Step, voter: Voter | None, querier: int, batch: int = -1, size: int = 0) -> Transcript:
-        if step is Step.SETUP:
-            return (Compute(Role.QUERIER, SETUP_S, Step.SETUP, Phase.SETUP, Scope.PAIR, ()),)
-        return super().transcript(step, voter, querier, batch, size)
-
-
-class SilentQuerier(FixedCosts):
-    """No node of a pair is the querying party's."""
-
-    def transcript(self, step: Step, voter: Voter | None, querier: int, batch: int = -1, size: int = 0) -> Transcript:
-        if voter is not None and step in (Step.INFER, Step.ARGMAX):
-            worked_s = {Step.INFER: INFER_S, Step.ARGMAX: ARGMAX_S}[step]
-            return (Compute(Role.ANSWERER, worked_s, step, Phase.ONLINE, Scope.PAIR, ()),)
-        return super().transcript(step, voter, querier, batch, size)
-
-
-class NoShare(FixedCosts):
-    """The guardian has no node in a pair."""
-
-    def transcript(self, step: Step, voter: Voter | None, querier: int, batch: int = -1, size: int = 0) -> Transcript:
-        handed_in = voter is not None and step is Step.AGGREGATE
-        return super().transcript(Step.ARGMAX if handed_in else step, voter, querier, batch, size)
-
-
-class Stranger(FixedCosts):
-    """An answering party's node where there is none."""
-
-    def transcript(self, step: Step, voter: Voter | None, querier: int, batch: int = -1, size: int = 0) -> Transcript:
-        if step is Step.RELEASE:
-            return (Compute(Role.ANSWERER, RELEASE_S, Step.RELEASE, Phase.ONLINE, Scope.PAIR, ()),)
-        return super().transcript(step, voter, querier, batch, size)
-
-
-ONE_BATCH_S = ENCODE_S + INFER_S + ARGMAX_S + SUBMIT_S + COUNT_S + RELEASE_S
-
-
-@pytest.fixture
-def simulate(tmp_path: Path, scenario: Callable[..., Scenario]) -> Iterator[Simulate]:
-    with ExitStack() as stack:
-        runs = iter(range(99))
-
-        def run(
-            changes: dict[str, Any] | None = None,
-            queries: list[int] | None = None,
-            then: list[int] | None = None,
-            changed: tuple[int, ...] = (),
-            costs: FixedCosts | None = None,
-        ) -> Simulated:
-            wanted = scenario({"network.latency_s": 0.0, **(changes or {})})
-            queries = queries or [3] * wanted.parties.queriers
-            prepared = Prepared(PublicModel((), (1,), CLASSES, 37, 24), None)
-            virtual = wanted.parties.virtual_per_party
-            voters = [Voter(i, i // virtual, prepared) for i in range(wanted.voters)]
-            votes = np.eye(CLASSES, dtype=np.int64)[np.ones((len(voters), max(then or queries)), np.int64)]
-            accountant = Accountant(GNMax(7.0), 1e-5)
-            number = next(runs)
-            ledger = Ledger(
-                tmp_path / f"l{number}", accountant, wanted.privacy.epsilon, BudgetScope(wanted.privacy.budget_scope)
-            )
-            stack.enter_context(closing(ledger))
-            releases = stack.enter_context(Journal(tmp_path / f"r{number}"))
-            admission = Admission(ledger, lambda querier: set(range(wanted.parties.count)) - {querier})
-            world, costs, first = World(wanted), costs or FixedCosts(), [0] * len(queries)
-            for round_, until in enumerate(filter(None, (queries, then))):
-                shares = [share(votes, VOTE_RING_BITS) for _ in queries]
-                noise = SimulatedNoise(GNMax(7.0), Seeds(0))
-                opener = Aggregator(voters, shares, ledger=ledger, noise=noise, releases=releases)
-                lanes = wanted.queries.in_flight
-                spans = [range(*span) for span in zip(first, until, strict=True)]
-                turns = [turn(voters, q, span, round_ and changed, lanes) for q, span in enumerate(spans)]
-                found = world.run(flow(turns, rules_of(wanted), admission, opener), voters, costs)
-                first = [sum(row.querier == q for row in found.queries) for q in range(len(queries))]
-            return found
-
-        yield run
-
-
-def turn(voters: list[Voter], querier: int, queries: range, changed: tuple[int, ...] | int, lanes: int) -> Turn:
-    """A querying party's part in a first round (0), or in a later one, in which these voters changed."""
-    others = tuple(voter.index for voter in answering(voters, querier))
-    partners = (GUARDIAN, *others) if changed == 0 else tuple(index for index in others if index in changed)
-    return Turn(querier, queries, others, partners, lanes, -(-queries.start // 2) if changed != 0 else 0)
-
-
-def ended_s(found: Simulated) -> float:
-    """When the last query was over."""
-    return max(row.labelled_s for row in found.queries)
-
-
-def latencies(found: Simulated, querier: int = 0) -> list[float]:
-    return [row.labelled_s - row.submitted_s for row in found.queries if row.querier == querier]
-
 
 ONE_QUERIER = {"parties.queriers": 1, "queries.batch": 3}
 

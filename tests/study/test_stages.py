@@ -31,6 +31,21 @@ BASE: Tree = {
 """A budget that binds, so that what it depends on changes how much is asked."""
 CONFIDENT = {"privacy.mechanism": "confident-gnmax", "privacy.threshold": 2, "privacy.sigma1": 1.0}
 LATE = {"protocol.deadline_s": 30.0}
+POISSON = {"workload": {"arrivals": "poisson", "per_hour": 3600.0}}
+HOURS = {"workload": {"arrivals": "hours", "per_hour": 360.0, "opens": "08:00", "closes": "09:00"}}
+PLACES = {
+    "parties.count": None,
+    "parties.queriers": None,
+    "sites": {"a": {}, "b": {"place": "berlin"}},
+    "guardian": {"site": "a"},
+    "network.latency_within_s": 0.001,
+    "groups": {
+        "one": {"count": 3, "queriers": 2, "site": "a", "machine": "server", "workload": POISSON["workload"]},
+        "two": {"count": 2, "site": "b", "hours": {"opens": "08:00", "closes": "20:00"}},
+    },
+    "machines.server": {"cores": 2},
+}
+"""Five parties, of which two ask."""
 
 
 def changed(tree: Tree, changes: Tree) -> Scenario:
@@ -64,7 +79,7 @@ def bases(smoke_tree: Tree) -> dict[str, tuple[Memory, Walked]]:
     made = {}
     for changes in ({}, CONFIDENT, LATE, {"models.kinds": ["mlp"]}, {"models.kinds": ["random-forest"]},
                     {"data.weak_classes": [3]}, {"parties.virtual_per_party": 2}, {"models.baselines": ["fedavg"]},
-                    {"data.partition": "dirichlet", "data.dirichlet_alpha": 2.0}):  # fmt: skip
+                    {"data.partition": "dirichlet", "data.dirichlet_alpha": 2.0}, POISSON, HOURS, PLACES):  # fmt: skip
         memory = Memory()
         made[json.dumps(changes)] = memory, through(changed(smoke_tree, BASE | changes), memory)
     return made
@@ -140,12 +155,55 @@ CASES: list[tuple[Tree, set[str], Tree]] = [
     ({"data.dirichlet_alpha": 1.0}, EVERYTHING, {"data.partition": "dirichlet", "data.dirichlet_alpha": 2.0}),
     ({"data.source": "breast_cancer", "data.train_per_party": 20}, EVERYTHING, {}),
     ({"seed": 8}, EVERYTHING, {}),
+    ({"workload.arrivals": "poisson", "workload.per_hour": 60.0}, {"priced", "simulated"}, {}),
+    ({"workload.per_hour": 60.0}, WORLD, POISSON),
+    ({"workload.opens": "07:00"}, WORLD, HOURS),
+    ({"workload.closes": "08:05"}, WORLD, HOURS),
+    ({"workload.days": ["sat"]}, WORLD, HOURS),
+    ({"calendar.start": "2024-01-01T06:00:00"}, WORLD, HOURS),
+    ({"calendar.holidays": ["2024-01-01"]}, WORLD, HOURS),
+    ({"workload.holidays": True}, WORLD, HOURS | {"calendar.holidays": ["2024-01-01"]}),
+    ({"queries.wait_s": 30.0}, WORLD, POISSON),
+    ({"queries.patience_s": 1e-3}, {"asked", "priced"} | LABELS, POISSON),
+    ({"groups.two.count": 3}, EVERYTHING, PLACES),
+    ({"groups.one.queriers": 3}, ASKED, PLACES),
+    ({"groups.one.per_querier": 5}, ASKED, PLACES),
+    ({"groups.two.site": "a"}, WORLD, PLACES),
+    ({"groups.two.machine": "guardian"}, WORLD, PLACES),
+    ({"groups.two.parties_per_machine": 2}, WORLD, PLACES),
+    ({"groups.two.hours.opens": "09:00"}, WORLD, PLACES),
+    ({"groups.two.hours.closes": "08:01"}, WORLD, PLACES),
+    ({"groups.two.hours.days": ["sun"]}, WORLD, PLACES),
+    ({"groups.two.hours.holidays": False}, WORLD, PLACES | {"calendar.holidays": ["2024-01-01"]}),
+    ({"groups.one.workload.per_hour": 60.0}, WORLD, PLACES),
+    ({"sites.b.up_bps": 1e5}, WORLD, PLACES),
+    ({"sites.b.down_bps": 1e5}, WORLD, PLACES),
+    ({"sites.b.utc_offset_h": 1.0}, WORLD, PLACES),
+    ({"sites.a.place": "paris", "network.latency_preset": "azure-europe"}, WORLD, PLACES),
+    ({"network.latency_preset": "azure-europe", "sites.a.place": "paris"}, WORLD, PLACES),
+    ({"network.latency_within_s": 0.002}, WORLD, PLACES),
+    ({"network.latency_between_s": {"a": {"b": 0.5}}}, WORLD, PLACES),
+    ({"guardian.site": "b"}, WORLD, PLACES),
+    ({"guardian.machine": "party"}, WORLD, PLACES),
+    ({"dealer.site": "b"}, WORLD, PLACES),
+    ({"dealer.machine": "party"}, WORLD, PLACES),
+    ({"machines.party.background": 0.5}, WORLD, {}),
+    ({"machines.guardian.background": 0.5}, WORLD, {}),
+    ({"machines.party.up_bps": 1e5}, WORLD, {}),
+    ({"machines.party.down_bps": 1e5}, WORLD, {}),
+    ({"machines.guardian.up_bps": 1e5}, WORLD, {}),
+    ({"machines.guardian.down_bps": 1e5}, WORLD, {}),
+    ({"machines.party.cpu": "pool"}, WORLD, {}),
+    ({"machines.guardian.cpu": "pool"}, WORLD, {}),
 ]
 SAMPLE = {"network.latency_s", "prices.per_core_hour", "queries.batch", "privacy.epsilon", "models.retrainings",
           "models.epochs", "data.evaluation", "protocol.execute"}  # fmt: skip
 UNTESTED = {
     "data.folder", "data.path", "data.label", "data.site", "data.protected", "data.drop", "data.missing",  # of files
     "privacy.noise", "privacy.book",  # of real noise, whose world is never taken from memory
+    "workload.path",
+    # As of [workload], which has its cases.
+    *(f"groups.workload.{key}" for key in ("arrivals", "path", "opens", "closes", "days", "holidays")),
 }  # fmt: skip
 
 
@@ -185,8 +243,14 @@ def keys(model: type[BaseModel], prefix: str = "") -> set[str]:
     return found
 
 
+def without_name(key: str) -> str:
+    """The key as the schema has it, where the user names groups and sites."""
+    section, _, rest = key.partition(".")
+    return f"{section}.{rest.partition('.')[2]}" if section in ("groups", "sites") else key
+
+
 def test_every_key_has_its_case() -> None:
-    tested = {key for changes, _, _ in CASES for key in changes}
+    tested = {without_name(key) for changes, _, _ in CASES for key in changes}
     assert keys(Scenario) - tested == UNTESTED
     assert all(first_stage(key) in (*STAGES, TOLD) for key in keys(Scenario))
     assert set(FIRST_STAGE) <= keys(Scenario) | {key.partition(".")[0] for key in keys(Scenario)}
