@@ -17,7 +17,7 @@ from capcsim.learning.oddities import little_note
 from capcsim.learning.samples import Dataset as Dataset
 from capcsim.learning.samples import Missing, bad_file, channels_first, check_features, levels_note
 from capcsim.learning.tables import load_table
-from capcsim.scenario import AnyData, ArrayData, BundledData, GivenData, HeartData, ImageData, TableData
+from capcsim.scenario import AnyData, ArrayData, BundledData, GivenData, HeartData, ImageData, NoData, TableData
 
 
 def load_dataset(data: AnyData) -> Dataset:
@@ -36,6 +36,8 @@ def load_dataset(data: AnyData) -> Dataset:
             raise ScenarioError("data.source", "arrays", allowed)
         case TableData():
             return load_table(data)
+        case NoData():
+            raise AssertionError("there are none to load")
 
 
 def _folder(data: ImageData | HeartData) -> Path:

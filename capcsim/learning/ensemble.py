@@ -8,6 +8,7 @@ from typing import Any, TypeAlias
 import numpy as np
 from numpy.typing import NDArray
 
+from capcsim.learning.assumed import assumed_dataset, assumed_partition
 from capcsim.learning.checkpoints import task_key
 from capcsim.learning.metrics import Quality, quality
 from capcsim.learning.models import Model
@@ -17,7 +18,7 @@ from capcsim.learning.samples import Dataset, impute
 from capcsim.learning.selection import select
 from capcsim.learning.tasks import TrainingTask
 from capcsim.learning.training import way
-from capcsim.scenario import Scenario, Selection
+from capcsim.scenario import NoData, Scenario, Selection
 from capcsim.seeds import Seeds
 
 Bought: TypeAlias = tuple[Indices, NDArray[np.int64]]
@@ -58,9 +59,19 @@ class Ensemble:
         `own` has the objects of the kinds "python:NAME": what is called for an untrained model (with the samples' shape
         and the number of classes, or nothing), or a torch module or scikit-learn classifier to make others like.
         """
+        assert not isinstance(scenario.data, NoData), "there is something to deal out"
         parts = partition(dataset, scenario.data, scenario.parties, Seeds(scenario.seed))
         kinds = own_kinds(scenario.models.kinds, own, dataset.x.shape[1:], dataset.classes)
         return cls(scenario, dataset, parts, kinds)
+
+    @classmethod
+    def without_data(
+        cls, scenario: Scenario, data: NoData, own: Mapping[str, Any] = MappingProxyType({})
+    ) -> "Ensemble":
+        """Parties that own nothing, and queries about nothing; raises ScenarioError as `of` does."""
+        dataset = assumed_dataset(scenario, data)
+        kinds = own_kinds(scenario.models.kinds, own, dataset.shape, dataset.classes)
+        return cls(scenario, dataset, assumed_partition(scenario), kinds)
 
     @property
     def own_digests(self) -> dict[str, str]:
@@ -125,6 +136,8 @@ class Ensemble:
 
     def samples(self, party: int, rows: Indices) -> NDArray[np.float32]:
         """Samples as this party sees them: what is missing is its own medians."""
+        if isinstance(self.scenario.data, NoData):
+            return self.dataset.x[rows]
         return impute(self.dataset.x[rows], self.dataset.x[self.parts.owned(party)])
 
     def task(self, party: int, shard: int | None = None) -> TrainingTask:

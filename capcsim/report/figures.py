@@ -46,11 +46,18 @@ def draw_figures(record: Record, advance: Callable[[int], None] = lambda _: None
     paths = []
     with mpl.rc_context(STYLE):
         for name, draw in FIGURES.items():
-            if name != "timeline" or record.read_table("queries").num_rows:
+            if _has(record, name):
                 paths.append(folder / f"{name}.png")
                 save(draw(record), paths[-1])
             advance(1)
     return paths
+
+
+def _has(record: Record, name: str) -> bool:
+    """Whether there is anything to draw."""
+    if name == "timeline":
+        return bool(record.read_table("queries").num_rows)
+    return name not in ("accuracy", "classes") or read_result(record).classes_fallen is not None
 
 
 class Picture(Figure):

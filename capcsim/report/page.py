@@ -7,7 +7,7 @@ import jinja2
 
 from capcsim.files import replacing
 from capcsim.record import Record
-from capcsim.report.tables import as_run, bought, facts, fraction, seconds, size
+from capcsim.report.tables import as_run, bought, change, facts, fraction, seconds, size
 from capcsim.study.result import read_result
 
 CAPTIONS = {
@@ -33,7 +33,7 @@ def write_page(record: Record, figures: list[Path]) -> Path:
         trim_blocks=True,
         lstrip_blocks=True,
     )
-    environment.filters.update(bought=bought, seconds=seconds, size=size, fraction=fraction)
+    environment.filters.update(bought=bought, seconds=seconds, size=size, fraction=fraction, change=change)
     found = read_result(record)
     html = environment.get_template("report.html").render(
         summary=found,

@@ -17,7 +17,7 @@ def summary(found: Result) -> RenderableType:
     for column in ("labels", "label acc", "before", "after", "epsilon", "latency", "simulated", "bytes"):
         table.add_column(column, justify="right")
     for row in found.queriers:
-        table.add_row(f"party {row.querier}", *_cells(row))
+        table.add_row(escape(row.name), *_cells(row))
     mean = found.mean
     accuracies = [fraction(each) for each in (mean.label_accuracy, mean.accuracy_before, mean.accuracy_after)]
     table.add_section()
@@ -73,6 +73,11 @@ def size(nbytes: int) -> str:
             return f"{value:.3g} {unit}"
         value /= 1000
     return f"{value:.3g} TB"
+
+
+def change(before: float | None, after: float | None) -> str:
+    """What was gained, or a dash."""
+    return "-" if before is None or after is None else f"{after - before:+.3f}"
 
 
 def fraction(value: float | None) -> str:
@@ -159,10 +164,14 @@ def _execution(execution: Execution) -> str:
 def _learning(found: Result) -> list[str]:
     """What the accuracies are means of, and what they compare with."""
     lines = list(found.data_notes)
-    if found.retrainings > 1:
+    if found.retrainings > 1 and found.classes_fallen is not None:
         spread = ", ".join(f"{row.gain:+.3f} +- {row.gain_deviation:.3f}" for row in found.queriers)
         lines.append(f"Accuracies are means over {found.retrainings} seeds of training; gains: {spread}.")
-    lines.append(f"{100 * found.classes_fallen:.3g} % of the querying parties' class accuracies fell.")
+    if found.classes_fallen is not None:
+        lines.append(f"{100 * found.classes_fallen:.3g} % of the querying parties' class accuracies fell.")
+    expected = found.metrics["label_accuracy_expected"].value
+    if expected is not None:
+        lines.append(f"Of the released labels {expected:.3f} would be right, if votes were so (assumed).")
     lines += _fairness(found)
     for role, names in found.names.items():
         shown = (f"{number} is {_as_written(name)}" for number, name in enumerate(names))

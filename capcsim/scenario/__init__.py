@@ -14,6 +14,7 @@ from capcsim.scenario.data import (
     HeartData,
     ImageData,
     MedMnist,
+    NoData,
     TableData,
 )
 from capcsim.scenario.errors import explain
@@ -64,6 +65,7 @@ __all__ = [
     "Models",
     "Network",
     "NetworkKind",
+    "NoData",
     "Parties",
     "Poisson",
     "Prices",

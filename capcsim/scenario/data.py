@@ -153,12 +153,30 @@ class TableData(Data):
         yield from super().problems()
 
 
+class NoData(Section):
+    """No data at all: a question of cost alone. Models have random weights, and votes agree by chance."""
+
+    source: Literal["none"]
+    classes: Annotated[int, Field(ge=2, le=10_000, strict=True)] = Field(description="classes that there are")
+    agreement: Annotated[float, Field(ge=0, le=1, allow_inf_nan=False, strict=True)] = Field(
+        description="how often a vote is the true class, independently of the others; else it is any other"
+    )
+    input_shape: Annotated[tuple[Count, ...], Field(min_length=1, max_length=3)] | None = Field(
+        None, description="a sample's shape; by default what the first kind of model is usually given"
+    )
+
+    def problems(self) -> Iterator[ScenarioError]:
+        """None by itself."""
+        yield from ()
+
+
 AnyData: TypeAlias = Annotated[
     Annotated[BundledData, Tag("BundledData")]
     | Annotated[ImageData, Tag("ImageData")]
     | Annotated[HeartData, Tag("HeartData")]
     | Annotated[ArrayData, Tag("ArrayData")]
     | Annotated[GivenData, Tag("GivenData")]
-    | Annotated[TableData, Tag("TableData")],
-    kind_by("source", BundledData, ImageData, HeartData, ArrayData, GivenData, TableData),
+    | Annotated[TableData, Tag("TableData")]
+    | Annotated[NoData, Tag("NoData")],
+    kind_by("source", BundledData, ImageData, HeartData, ArrayData, GivenData, TableData, NoData),
 ]

@@ -10,7 +10,7 @@ from pydantic import Field, PrivateAttr, model_validator
 from capcsim.errors import ScenarioError
 from capcsim.scenario.base import MILLION, Name, Section
 from capcsim.scenario.calendar import Calendar
-from capcsim.scenario.data import AnyData
+from capcsim.scenario.data import AnyData, NoData
 from capcsim.scenario.errors import together
 from capcsim.scenario.faults import Faults
 from capcsim.scenario.groups import Group
@@ -152,6 +152,9 @@ def _check_parties(scenario: Scenario) -> Iterator[ScenarioError]:
             yield ScenarioError(f"parties.{name}", getattr(parties, name), f"nothing: the groups have {together}")
     if parties.queriers > parties.count:
         yield ScenarioError("parties.queriers", parties.queriers, f"at most parties.count = {parties.count}")
+    if isinstance(data, NoData):
+        yield from _check_without_data(scenario)
+        return
     if data.train_per_party is not None and parties.virtual_per_party > data.train_per_party:
         allowed = f"at most data.train_per_party = {data.train_per_party}, one sample a shard"
         yield ScenarioError("parties.virtual_per_party", parties.virtual_per_party, allowed)
@@ -163,6 +166,24 @@ def _check_parties(scenario: Scenario) -> Iterator[ScenarioError]:
             yield ScenarioError(
                 "queries.rounds", scenario.queries.rounds, f"at most {key} = {wanted}, one query a round"
             )
+
+
+def _check_without_data(scenario: Scenario) -> Iterator[ScenarioError]:
+    """What needs data."""
+    without = "where data.source = 'none'"
+    if scenario.queries.rounds > 1:
+        yield ScenarioError(
+            "queries.rounds", scenario.queries.rounds, f"1 {without}: nothing is learned between rounds"
+        )
+    if scenario.queries.selection != "random":
+        yield ScenarioError("queries.selection", scenario.queries.selection, f"'random' {without}")
+    if scenario.models.baselines:
+        yield ScenarioError(
+            "models.baselines", list(scenario.models.baselines), f"none {without}: they learn from data"
+        )
+    if scenario.privacy.noise != "simulation":
+        allowed = f"'simulation' {without}: nobody's votes are protected, and no book is charged for them"
+        yield ScenarioError("privacy.noise", scenario.privacy.noise, allowed)
 
 
 def _sum(groups: Iterable[Any], key: str) -> int:

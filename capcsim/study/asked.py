@@ -14,9 +14,11 @@ from capcsim.backend import SATURATION, Backend
 from capcsim.caches import Cache
 from capcsim.costs.cache import identity_of
 from capcsim.costs.measured import pair_group
+from capcsim.learning.assumed import assumed_votes
 from capcsim.learning.ensemble import Bought, Ensemble
 from capcsim.learning.partition import Indices
 from capcsim.protocol.steps import Voter
+from capcsim.scenario import NoData
 from capcsim.study.means import Means, content_key
 from capcsim.study.trained import Trained
 
@@ -49,6 +51,8 @@ def ask(
 ) -> Asked:
     """Select queries up to number `until[q]` of querying party q, and let everybody vote on the new ones."""
     ensemble, selection = trained.ensemble, trained.ensemble.scenario.queries
+    if isinstance(ensemble.scenario.data, NoData):
+        return _assumed(trained, ensemble.scenario.data, backend, until)
     identity = identity_of(backend, ensemble.scenario.protocol.options)
     before = [rows.tobytes() for rows in earlier.rows] if earlier else []
     pools = [(pool, ensemble.samples(querier, pool)) for querier, pool in enumerate(ensemble.parts.pools)]
@@ -73,10 +77,28 @@ def ask(
     return means.memory.value("asked", key, make)
 
 
+def _assumed(trained: Trained, data: NoData, backend: Backend, until: Sequence[int]) -> Asked:
+    """Queries about nothing, one after another, with votes by chance."""
+    ensemble, voters = trained.ensemble, _voters(trained, backend, None)
+    rows = tuple(pool[:count] for pool, count in zip(ensemble.parts.pools, until, strict=True))
+    ballots = []
+    for querier, asked in enumerate(rows):
+        votes = assumed_votes(data, ensemble.dataset.y[asked], len(voters), querier, ensemble.seeds)
+        votes[[voter.index for voter in voters if voter.party == querier]] = UNKNOWN
+        ballots.append(votes)
+    key = content_key(trained.key, identity_of(backend, ensemble.scenario.protocol.options), rows, ballots)
+    return Asked(voters, rows, tuple(ballots), key)
+
+
 def _voters(trained: Trained, backend: Backend, earlier: Asked | None) -> tuple[Voter, ...]:
     """Every voter's model made ready; those whose models are what they were stay as they are."""
     ensemble, seeds = trained.ensemble, trained.ensemble.seeds
     kept = {} if earlier is None else {v.index: v for v in earlier.voters if v.index not in trained.changed}
+    if isinstance(ensemble.scenario.data, NoData):  # all of a kind have one model
+        different = {id(model): model for model in trained.models.voters}
+        made = {key: backend.prepare(model.estimator, seed=0) for key, model in different.items()}
+        pairs = zip(ensemble.owners, trained.models.voters, strict=True)
+        return tuple(Voter(index, party, made[id(model)]) for index, (party, model) in enumerate(pairs))
     return tuple(
         kept.get(index) or Voter(index, party, backend.prepare(model.estimator, seed=seeds.integer("prepare", index)))
         for index, (party, model) in enumerate(zip(ensemble.owners, trained.models.voters, strict=True))
@@ -86,10 +108,10 @@ def _voters(trained: Trained, backend: Backend, earlier: Asked | None) -> tuple[
 def saturation(ensemble: Ensemble, asked: Asked, backend: Backend) -> float | None:
     """The share of inputs and activations that are clamped, in one voter of each architecture and what it is asked.
 
-    None where the backend does not tell.
+    None where the backend does not tell, or there are no data.
     """
     saturating = SATURATION.of(backend)
-    if saturating is None:
+    if saturating is None or isinstance(ensemble.scenario.data, NoData):
         return None
     rates = []
     for voter in {pair_group(voter.prepared.public): voter for voter in asked.voters}.values():

@@ -26,7 +26,8 @@ def caveats(found: Result) -> list[str]:
         lines.append(f"{share:.2g} % of inputs and activations lay outside the integers' range: scale the data.")
     mean = found.mean
     labels = sum(row.labels_bought for row in found.queriers) or 1
-    if mean.label_accuracy is not None and mean.label_accuracy + CHANCE / sqrt(labels) < mean.accuracy_before:
+    right, before = mean.label_accuracy, mean.accuracy_before
+    if right is not None and before is not None and right + CHANCE / sqrt(labels) < before:
         lines.append(
             "The bought labels are worse than the parties' own models are on all samples: the noise is large against"
             f" the number of votes ({found.voters}), or what was asked is hard."

@@ -7,6 +7,7 @@ from capcsim.learning.baselines import Baseline, baseline_steps, compare
 from capcsim.learning.ensemble import Bought, nothing_bought
 from capcsim.learning.metrics import Quality
 from capcsim.learning.tasks import TrainingTask
+from capcsim.scenario import NoData
 from capcsim.study.means import Means, content_key
 from capcsim.study.trained import Trained
 
@@ -21,8 +22,10 @@ class Judged:
 
 
 def judge(trained: Trained, bought: Sequence[Bought], means: Means) -> Judged:
-    """Retrain on the bought labels, and without any."""
+    """Retrain on the bought labels, and without any; nothing is judged without data."""
     ensemble = trained.ensemble
+    if isinstance(ensemble.scenario.data, NoData):
+        return Judged([[] for _ in ensemble.queriers], [[] for _ in ensemble.queriers], {})
     models, seeds = ensemble.scenario.models, range(ensemble.scenario.models.retrainings)
     tasks = [ensemble.retraining(q, bought[q], seed) for q in ensemble.queriers for seed in seeds]
     baselines = (models.baselines, models.fedavg_rounds, ensemble.keys(_of_parties(trained)))

@@ -12,6 +12,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from capcsim.learning.metrics import Quality, average
+from capcsim.scenario import NoData
 from capcsim.simulation.log import Log
 from capcsim.simulation.world import QueryRow
 from capcsim.study.result import Basis
@@ -77,8 +78,17 @@ class View:
         return int(np.bincount(ballots, minlength=self.walked.dataset.classes).argmax())
 
     def qualities(self, moment: Literal["before", "after"]) -> list[Quality]:
-        """Of each querying party's model on its evaluation set, the mean over the seeds of its training."""
-        return [average(getattr(self.walked.judged, moment)[querier]) for querier in self.queriers]
+        """Of each querying party's model on its evaluation set, the mean over the seeds of its training.
+
+        None without data.
+        """
+        found = [getattr(self.walked.judged, moment)[querier] for querier in self.queriers]
+        return [average(each) for each in found if each]
+
+    @property
+    def learns(self) -> bool:
+        """Whether there are data to learn from."""
+        return not isinstance(self.walked.scenario.data, NoData)
 
 
 @dataclass(frozen=True)
@@ -93,6 +103,16 @@ class Metric:
 
 
 def _share(view: View, right: Callable[[QueryRow], int]) -> float | None:
+    if not view.learns:
+        return None
+    return _share_of(view, right)
+
+
+def _expected(view: View) -> float | None:
+    return None if view.learns else _share_of(view, view.truth)
+
+
+def _share_of(view: View, right: Callable[[QueryRow], int]) -> float | None:
     return float(np.mean([row.label == right(row) for row in view.released])) if view.released else None
 
 
@@ -100,12 +120,17 @@ def _latency_s(share: float) -> Callable[[View], float | None]:
     return lambda view: float(np.quantile(view.latencies_s, share)) if len(view.latencies_s) else None
 
 
-def _mean(moment: Literal["before", "after"], measure: str) -> Callable[[View], float]:
-    return lambda view: float(np.mean([getattr(each, measure) for each in view.qualities(moment)]))
+def _mean(moment: Literal["before", "after"], measure: str) -> Callable[[View], float | None]:
+    def mean(view: View) -> float | None:
+        found = [getattr(each, measure) for each in view.qualities(moment)]
+        return float(np.mean(found)) if found else None
+
+    return mean
 
 
-def _gain(view: View) -> float:
-    return _mean("after", "accuracy")(view) - _mean("before", "accuracy")(view)
+def _gain(view: View) -> float | None:
+    before, after = (_mean(moment, "accuracy")(view) for moment in MOMENTS)
+    return None if before is None or after is None else after - before
 
 
 def _per_hour(view: View) -> float | None:
@@ -121,12 +146,17 @@ def _bytes(view: View) -> int:
     return int(view.log.bytes[view.places].sum())
 
 
+MOMENTS: tuple[Literal["before"], Literal["after"]] = ("before", "after")
 LATENCY = "time from the submission of a query to its label, over the queries that got one"
 METRICS: tuple[Metric, ...] = (
     Metric("labels", "labels", "simulated", "queries whose label was released", lambda view: len(view.released)),
     Metric(
         "label_accuracy", "share", "simulated", "right labels among those released, against the true class; over all"
         " labels, whoever bought them", lambda view: _share(view, view.truth),
+    ),
+    Metric(
+        "label_accuracy_expected", "share", "assumed", "the same where there are no data: released labels that are the"
+        " class of which the scenario lets votes be, with its probability and independently of each other", _expected,
     ),
     Metric(
         "vote_agreement", "share", "simulated", "released labels that are the plurality of the counted votes, which"

@@ -43,6 +43,7 @@ class Querier(Part):
     """One querying party; what is no metric is a fact about its queries, its models or its account."""
 
     querier: int
+    name: str
     labels_bought: int
     labels_wanted: int
     charges: int
@@ -50,11 +51,11 @@ class Querier(Part):
     labels: tuple[int, ...]
     label_accuracy: float | None
     vote_agreement: float | None
-    accuracy_before: float
-    accuracy_after: float
-    balanced_before: float
-    balanced_after: float
-    gain: float
+    accuracy_before: float | None
+    accuracy_after: float | None
+    balanced_before: float | None
+    balanced_after: float | None
+    gain: float | None
     gain_deviation: float | None
     class_accuracy_before: PerClass
     class_accuracy_after: PerClass
@@ -83,11 +84,11 @@ class Mean(Part):
     """Accuracies of all querying parties."""
 
     label_accuracy: float | None
-    accuracy_before: float
-    accuracy_after: float
-    balanced_before: float
-    balanced_after: float
-    gain: float
+    accuracy_before: float | None
+    accuracy_after: float | None
+    balanced_before: float | None
+    balanced_after: float | None
+    gain: float | None
 
 
 class Execution(Part):
@@ -209,7 +210,7 @@ class Result(Part):
     fairness: FairnessTerms | None
     names: dict[str, tuple[str, ...]]
     retrainings: int
-    classes_fallen: float
+    classes_fallen: float | None
     baselines: dict[str, Compared]
     makespan_s: float
     bytes: int

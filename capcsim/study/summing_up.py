@@ -2,6 +2,7 @@
 
 from collections import Counter
 from collections.abc import Mapping, Sequence
+from math import nan
 from statistics import fmean
 from typing import Any
 
@@ -36,6 +37,9 @@ from capcsim.study.result import (
 )
 from capcsim.study.walk import Walked
 
+NOBODY = Quality(nan, (), nan)
+"""What is judged without data."""
+
 
 def result_of(walked: Walked, record: str, stages: Mapping[str, int], booked: Mapping[str, Any] | None) -> Result:
     """A walk as it is told; `record` is where it is kept, `booked` what the book of runs says of it."""
@@ -64,7 +68,7 @@ def result_of(walked: Walked, record: str, stages: Mapping[str, int], booked: Ma
         fairness=_fairness_terms(dataset),
         names=dict(dataset.names),
         retrainings=scenario.models.retrainings,
-        classes_fallen=share_fallen(list(map(average, judged.before)), list(map(average, judged.after))),
+        classes_fallen=share_fallen(view.qualities("before"), view.qualities("after")) if view.learns else None,
         baselines={name: _compared(baseline) for name, baseline in judged.baselines.items()},
         makespan_s=view.makespan_s,
         bytes=value("bytes", view),
@@ -105,16 +109,17 @@ def _querier(walked: Walked, querier: int) -> Querier:
     view = View(walked, (querier,))
     before, after = walked.judged.before[querier], walked.judged.after[querier]
     gains = [new.accuracy - old.accuracy for old, new in zip(before, after, strict=True)]
-    asked = [view.truth(row) for row in view.rows]
-    old, new = average(before), average(after)
+    asked = [view.truth(row) for row in view.rows] if view.learns else []
+    old, new = (average(each) if each else NOBODY for each in (before, after))
     return Querier(
         querier=querier,
+        name=walked.scenario.members[querier].name,
         **{name: value(FORMER_NAMES.get(name, name), view) for name in OF_A_QUERIER},
         labels_wanted=walked.scenario.wanted(querier),
         charges=walked.spent.charges[querier],
         charges_without_label=walked.spent.unlabelled[querier],
         labels=[row.label for row in view.rows],
-        gain_deviation=deviation(gains),
+        gain_deviation=deviation(gains) if gains else None,
         class_accuracy_before=_numbers(old.per_class),
         class_accuracy_after=_numbers(new.per_class),
         queries_per_class=np.bincount(asked, minlength=walked.dataset.classes).tolist(),

@@ -25,7 +25,7 @@ def _queries(walked: Walked) -> dict[str, list[Any]]:
     return {
         **{name: [getattr(row, name) for row in view.rows] for name in told},
         "sample": [int(walked.asked.rows[row.querier][row.query]) for row in view.rows],
-        "true_label": [view.truth(row) for row in view.rows],
+        "true_label": [view.truth(row) if view.learns else -1 for row in view.rows],
         "counted": [list(row.counted) for row in view.rows],
     }
 
@@ -37,6 +37,8 @@ def _metrics(walked: Walked) -> Iterator[tuple[int, str, str, int, float]]:
     """
     for moment, qualities in (("before", walked.judged.before), ("after", walked.judged.after)):
         for querier, by_seed in enumerate(qualities):
+            if not by_seed:
+                continue
             found = average(by_seed)
             yield querier, moment, "accuracy", -1, found.accuracy
             yield querier, moment, "balanced_accuracy", -1, found.balanced_accuracy

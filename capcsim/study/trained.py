@@ -6,10 +6,11 @@ from typing import Any
 
 from capcsim.backend import Backend
 from capcsim.errors import ScenarioError, UnsupportedModel
+from capcsim.learning.assumed import random_models
 from capcsim.learning.datasets import load_dataset
 from capcsim.learning.ensemble import Bought, Ensemble, PartyModels
 from capcsim.learning.samples import Dataset
-from capcsim.scenario import Scenario
+from capcsim.scenario import NoData, Scenario
 from capcsim.study.means import Means, content_key
 
 
@@ -37,7 +38,10 @@ def deal_out(scenario: Scenario, backends: Sequence[Backend], means: Means, give
     Raises ScenarioError, also for a model of the user's own that one of the backends cannot evaluate.
     """
     means.progress.stage("reading the data", 1)
-    ensemble = Ensemble.of(scenario, given.dataset or load_dataset(scenario.data), given.models)
+    if isinstance(scenario.data, NoData):
+        ensemble = Ensemble.without_data(scenario, scenario.data, given.models)
+    else:
+        ensemble = Ensemble.of(scenario, given.dataset or load_dataset(scenario.data), given.models)
     for note in ensemble.dataset.notes:
         means.progress.note(f"data: {note}")
     for own in ensemble.own.values():
@@ -51,7 +55,9 @@ def deal_out(scenario: Scenario, backends: Sequence[Backend], means: Means, give
 
 
 def train(ensemble: Ensemble, means: Means) -> Trained:
-    """Every shard's model, and each querying party's own model on all that it has."""
+    """Every shard's model, and each querying party's own model on all that it has; random ones without data."""
+    if isinstance(ensemble.scenario.data, NoData):
+        return _untrained(ensemble)
     key = content_key(ensemble.keys(ensemble.tasks()))
 
     def make() -> tuple[Trained, bool]:
@@ -60,6 +66,15 @@ def train(ensemble: Ensemble, means: Means) -> Trained:
 
     found = means.memory.value("trained", key, make)
     return replace(found, ensemble=ensemble, models=ensemble.with_own(found.models))
+
+
+def _untrained(ensemble: Ensemble) -> Trained:
+    """Models that learned nothing."""
+    models, dataset = ensemble.scenario.models, ensemble.dataset
+    kinds = {kind: ensemble.own_digests.get(kind, "") for kind in models.kinds}
+    key = content_key(kinds, dataset.shape, dataset.classes, list(models.hidden), models.width, len(ensemble.owners))
+    voters = random_models(models, ensemble.owners, dataset, ensemble.own)
+    return Trained(ensemble, PartyModels(voters, (), (key,) * len(voters)), key)
 
 
 def adopt(trained: Trained, bought: Sequence[Bought], means: Means) -> Trained:

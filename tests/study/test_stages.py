@@ -1,5 +1,6 @@
 """Which stage each key of a scenario changes first, found by running, not by reading the table."""
 
+import copy
 import json
 from contextlib import closing
 from dataclasses import replace
@@ -33,6 +34,7 @@ CONFIDENT = {"privacy.mechanism": "confident-gnmax", "privacy.threshold": 2, "pr
 LATE = {"protocol.deadline_s": 30.0}
 POISSON = {"workload": {"arrivals": "poisson", "per_hour": 3600.0}}
 HOURS = {"workload": {"arrivals": "hours", "per_hour": 360.0, "opens": "08:00", "closes": "09:00"}}
+HOLIDAY = {"calendar.holidays": ["2024-01-01"]}
 PLACES = {
     "parties.count": None,
     "parties.queriers": None,
@@ -55,7 +57,7 @@ def changed(tree: Tree, changes: Tree) -> Scenario:
         place = tree
         for section in sections:
             place = place.setdefault(section, {})
-        place[last] = value
+        place[last] = copy.deepcopy(value)
         if value is None:
             del place[last]
     return parse_scenario(tree)
@@ -79,7 +81,8 @@ def bases(smoke_tree: Tree) -> dict[str, tuple[Memory, Walked]]:
     made = {}
     for changes in ({}, CONFIDENT, LATE, {"models.kinds": ["mlp"]}, {"models.kinds": ["random-forest"]},
                     {"data.weak_classes": [3]}, {"parties.virtual_per_party": 2}, {"models.baselines": ["fedavg"]},
-                    {"data.partition": "dirichlet", "data.dirichlet_alpha": 2.0}, POISSON, HOURS, PLACES):  # fmt: skip
+                    {"data.partition": "dirichlet", "data.dirichlet_alpha": 2.0}, POISSON, HOURS, PLACES,
+                    HOURS | HOLIDAY, PLACES | HOLIDAY):  # fmt: skip
         memory = Memory()
         made[json.dumps(changes)] = memory, through(changed(smoke_tree, BASE | changes), memory)
     return made
@@ -162,7 +165,7 @@ CASES: list[tuple[Tree, set[str], Tree]] = [
     ({"workload.days": ["sat"]}, WORLD, HOURS),
     ({"calendar.start": "2024-01-01T06:00:00"}, WORLD, HOURS),
     ({"calendar.holidays": ["2024-01-01"]}, WORLD, HOURS),
-    ({"workload.holidays": True}, WORLD, HOURS | {"calendar.holidays": ["2024-01-01"]}),
+    ({"workload.holidays": True}, WORLD, HOURS | HOLIDAY),
     ({"queries.wait_s": 30.0}, WORLD, POISSON),
     ({"queries.patience_s": 1e-3}, {"asked", "priced"} | LABELS, POISSON),
     ({"groups.two.count": 3}, EVERYTHING, PLACES),
@@ -174,7 +177,7 @@ CASES: list[tuple[Tree, set[str], Tree]] = [
     ({"groups.two.hours.opens": "09:00"}, WORLD, PLACES),
     ({"groups.two.hours.closes": "08:01"}, WORLD, PLACES),
     ({"groups.two.hours.days": ["sun"]}, WORLD, PLACES),
-    ({"groups.two.hours.holidays": False}, WORLD, PLACES | {"calendar.holidays": ["2024-01-01"]}),
+    ({"groups.two.hours.holidays": False}, WORLD, PLACES | HOLIDAY),
     ({"groups.one.workload.per_hour": 60.0}, WORLD, PLACES),
     ({"sites.b.up_bps": 1e5}, WORLD, PLACES),
     ({"sites.b.down_bps": 1e5}, WORLD, PLACES),
