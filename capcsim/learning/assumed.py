@@ -16,7 +16,7 @@ from capcsim.learning.models import Model, build_model, usual_input_shape
 from capcsim.learning.own import Own
 from capcsim.learning.partition import Partition
 from capcsim.learning.samples import Dataset
-from capcsim.scenario import Models, NetworkKind, NoData, Scenario
+from capcsim.scenario import Models, NetworkKind, NoData, Scenario, TreesKind
 from capcsim.seeds import Seeds
 
 NAME = "none"
@@ -31,6 +31,9 @@ INPUTS = 64
 def assumed_dataset(scenario: Scenario, data: NoData) -> Dataset:
     """Random inputs, and as many true classes as queries may be asked."""
     networks = get_args(NetworkKind)
+    for kind in scenario.models.kinds:
+        if kind in get_args(TreesKind):
+            raise ScenarioError("models.kinds", kind, "a network, where there are no data: trees grow on data")
     usual = next((usual_input_shape(kind) for kind in networks if kind in scenario.models.kinds), None)
     shape = data.input_shape or usual
     if shape is None:
@@ -62,10 +65,8 @@ def random_models(models: Models, voters: Sequence[int], dataset: Dataset, own: 
 def _random_model(kind: str, models: Models, dataset: Dataset, own: Mapping[str, Own]) -> Model:
     if kind in own:
         return own[kind].tried(dataset.shape, dataset.classes)
-    for known in get_args(NetworkKind):
-        if known == kind:
-            return build_model(known, dataset.shape, dataset.classes, models.hidden, 0, models.width)
-    raise ScenarioError("models.kinds", kind, "a network, where there are no data: trees grow on data")
+    network = next(known for known in get_args(NetworkKind) if known == kind)
+    return build_model(network, dataset.shape, dataset.classes, models.hidden, 0, models.width)
 
 
 def assumed_votes(data: NoData, truth: NDArray[np.int64], voters: int, querier: int, seeds: Seeds) -> NDArray[np.int64]:

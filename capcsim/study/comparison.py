@@ -48,8 +48,8 @@ class BackendRow(Part):
     agreement: Votes
     label_accuracy: float | None
     vote_agreement: float | None
-    accuracy_before: float
-    accuracy_after: float
+    accuracy_before: float | None
+    accuracy_after: float | None
     epsilon: float
 
     @property

@@ -16,6 +16,10 @@ FIRST_STAGE: Mapping[str, str] = {
     "data": "trained",
     "data.pool_per_querier": "asked",
     "data.evaluation": "judged",
+    # Without data nothing is trained, and votes are drawn as they are needed.
+    "data.classes": "priced",
+    "data.agreement": "priced",
+    "data.input_shape": "priced",
     "parties": "trained",
     "parties.queriers": "asked",
     "models": "trained",

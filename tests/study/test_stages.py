@@ -32,6 +32,8 @@ BASE: Tree = {
 """A budget that binds, so that what it depends on changes how much is asked."""
 CONFIDENT = {"privacy.mechanism": "confident-gnmax", "privacy.threshold": 2, "privacy.sigma1": 1.0}
 LATE = {"protocol.deadline_s": 30.0}
+NONE = {"data": {"source": "none", "classes": 10, "agreement": 0.8}, "queries.selection": "random",
+        "data.input_shape": [1, 4, 4]}  # fmt: skip
 POISSON = {"workload": {"arrivals": "poisson", "per_hour": 3600.0}}
 HOURS = {"workload": {"arrivals": "hours", "per_hour": 360.0, "opens": "08:00", "closes": "09:00"}}
 HOLIDAY = {"calendar.holidays": ["2024-01-01"]}
@@ -82,7 +84,7 @@ def bases(smoke_tree: Tree) -> dict[str, tuple[Memory, Walked]]:
     for changes in ({}, CONFIDENT, LATE, {"models.kinds": ["mlp"]}, {"models.kinds": ["random-forest"]},
                     {"data.weak_classes": [3]}, {"parties.virtual_per_party": 2}, {"models.baselines": ["fedavg"]},
                     {"data.partition": "dirichlet", "data.dirichlet_alpha": 2.0}, POISSON, HOURS, PLACES,
-                    HOURS | HOLIDAY, PLACES | HOLIDAY):  # fmt: skip
+                    HOURS | HOLIDAY, PLACES | HOLIDAY, NONE):  # fmt: skip
         memory = Memory()
         made[json.dumps(changes)] = memory, through(changed(smoke_tree, BASE | changes), memory)
     return made
@@ -158,6 +160,9 @@ CASES: list[tuple[Tree, set[str], Tree]] = [
     ({"data.dirichlet_alpha": 1.0}, EVERYTHING, {"data.partition": "dirichlet", "data.dirichlet_alpha": 2.0}),
     ({"data.source": "breast_cancer", "data.train_per_party": 20}, EVERYTHING, {}),
     ({"seed": 8}, EVERYTHING, {}),
+    ({"data.classes": 9}, {"priced", "simulated"}, NONE),
+    ({"data.agreement": 0.7}, {"priced", "simulated"}, NONE),
+    ({"data.input_shape": [16]}, {"priced", "simulated"}, NONE),
     ({"workload.arrivals": "poisson", "workload.per_hour": 60.0}, {"priced", "simulated"}, {}),
     ({"workload.per_hour": 60.0}, WORLD, POISSON),
     ({"workload.opens": "07:00"}, WORLD, HOURS),
