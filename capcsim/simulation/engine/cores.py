@@ -73,12 +73,7 @@ def serve(s: Any, number: int) -> None:
     """Idle cores take what waits."""
     pool = s.pools[number]
     while pool["first"] >= 0 and pool["idle"] > 0:
-        slot = pop(s, pool)
-        machine = s.machines[s.slots[slot]["machine"]]
-        if machine["speed"] == 0.0:
-            append(s, machine, slot)
-        else:
-            _occupy(s, slot, number)
+        _occupy(s, pop(s, pool), number)
 
 
 @kernel
@@ -101,14 +96,31 @@ def set_speed(s: Any, number: int, speed: float) -> None:
         else:
             core["end_s"] = now_s + left / speed
             push_event(s, core["end_s"], WORK_ENDS, k, core["stamp"])
-    if speed > 0.0:
+    if speed == 0.0:
+        _set_aside(s, number)
+    else:
         while machine["first"] >= 0:
             append(s, pool, pop(s, machine))
         serve(s, machine["pool"])
 
 
 @kernel
-def drop_waiting(s: Any, machine: int, instance: int) -> None:
-    """An instance's work waits no longer for a core of a machine."""
-    drop(s, s.machines[machine], instance)
-    drop(s, s.pools[s.machines[machine]["pool"]], instance)
+def _set_aside(s: Any, number: int) -> None:
+    """What waits for a core of a machine that stands waits in the machine's list."""
+    pool = s.pools[s.machines[number]["pool"]]
+    slot = pool["first"]
+    pool["first"] = pool["last"] = NONE
+    while slot >= 0:
+        following = s.slots[slot]["next"]
+        if s.slots[slot]["machine"] == number:
+            append(s, s.machines[number], slot)
+        else:
+            append(s, pool, slot)
+        slot = following
+
+
+@kernel
+def drop_waiting(s: Any, machine: int) -> None:
+    """Work of instances that are over waits no longer for a core of a machine."""
+    drop(s, s.machines[machine])
+    drop(s, s.pools[s.machines[machine]["pool"]])

@@ -266,7 +266,8 @@ class Engine:
         """As much as one instant may need."""
         state = self.state
         most = self._counts["connections"] + self._counts["cores"] + 2
-        state.grow("events", int(state.clock["events"]) + 2 * most)
+        # A core, a connection and a slot have one event each that holds, and half of them may be those that do not.
+        state.grow("events", 2 * (most + len(state.slots)))
         if int(state.clock["rows"]) + 2 * most > len(state.log):
             self.flush()
             state.grow("log", 4 * most)

@@ -70,6 +70,8 @@ def go_on(s: Any, number: int, bits: float) -> None:
     else:
         advance(s, flow["group"])
         group["ends"] = put(s.ends, take(s.ends, group["ends"], number), number, group["clock_bits"] + bits)
+        if group["rate_bps"] > 0.0:
+            s.clock["flow_s"] = min(s.clock["flow_s"], s.clock["now_s"] + bits / group["rate_bps"])
 
 
 @kernel

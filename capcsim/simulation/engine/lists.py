@@ -28,12 +28,12 @@ def pop(s: Any, queue: Any) -> int:
 
 
 @kernel
-def drop(s: Any, queue: Any, instance: int) -> None:
-    """Without the slots of an instance."""
+def drop(s: Any, queue: Any) -> None:
+    """Without the slots of instances that are over."""
     slot = queue["first"]
     queue["first"] = queue["last"] = NONE
     while slot >= 0:
         following = s.slots[slot]["next"]
-        if s.slots[slot]["instance"] != instance:
+        if not s.instances[s.slots[slot]["instance"]]["over"]:
             append(s, queue, slot)
         slot = following

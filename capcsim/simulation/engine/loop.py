@@ -21,7 +21,7 @@ from capcsim.simulation.engine.kernel import kernel
 from capcsim.simulation.engine.lists import drop
 from capcsim.simulation.engine.messages import break_off as break_off_message
 from capcsim.simulation.engine.messages import passed, send
-from capcsim.simulation.engine.queues import FLOW_ENDS, WORK_ENDS, drop_event, pop_ready, push_ready
+from capcsim.simulation.engine.queues import FLOW_ENDS, WORK_ENDS, drop_event, holds, pop_ready, push_ready
 from capcsim.simulation.engine.rates import collect_ends, next_end, share_out
 from capcsim.simulation.engine.records import NONE, ROLES
 
@@ -53,7 +53,7 @@ def run(s: Any, until_s: float) -> int:
             share_out(s)
         if clock["told"] > 0:
             return TOLD
-        while clock["events"] > 0 and not _holds(s, s.events[0]):
+        while clock["events"] > 0 and not holds(s, s.events[0]):
             drop_event(s)
         next_s = clock["flow_s"]
         if clock["events"] > 0 and s.events[0]["at_s"] < next_s:
@@ -62,7 +62,7 @@ def run(s: Any, until_s: float) -> int:
             if until_s < _INFINITE and until_s > clock["now_s"]:
                 clock["now_s"] = until_s
             return DONE
-        if not _has_room(s, len(s.connections)):
+        if not _has_room(s, len(s.cores) + len(s.connections)):
             return FULL
         clock["now_s"] = next_s
         while clock["events"] > 0 and s.events[0]["at_s"] <= next_s:
@@ -75,8 +75,8 @@ def run(s: Any, until_s: float) -> int:
 
 @kernel
 def _has_room(s: Any, rows: int) -> bool:
-    """Whether so many rows and events more have room, at least."""
-    return bool(s.clock["rows"] + rows < len(s.log) and s.clock["events"] + rows < len(s.events))
+    """Whether so many rows more have room, at least."""
+    return bool(s.clock["rows"] + rows < len(s.log))
 
 
 @kernel
@@ -103,23 +103,12 @@ def _begin(s: Any, slot: int) -> None:
 
 
 @kernel
-def _holds(s: Any, event: Any) -> bool:
-    """Whether an event still happens."""
-    kind, number, stamp = event["kind"], event["number"], event["stamp"]
-    if kind == WORK_ENDS:
-        return bool(s.cores[number]["stamp"] == stamp)
-    if kind == FLOW_ENDS:
-        return bool(s.connections[number]["stamp"] == stamp)
-    return bool(instance_of(s, number)["stamp"] == stamp)
-
-
-@kernel
 def _happen(s: Any) -> None:
     """The first event."""
     event = s.events[0]
-    kind, number, holds = event["kind"], event["number"], _holds(s, event)
+    kind, number, happens = event["kind"], event["number"], holds(s, event)
     drop_event(s)
-    if not holds:
+    if not happens:
         return
     if kind == WORK_ENDS:
         work_ends(s, number)
@@ -155,44 +144,42 @@ def _obey(s: Any, command: Any) -> None:
     elif kind == SPEED:
         set_speed(s, a, command["value"])
     else:
-        for number in range(len(s.instances)):
-            instance = s.instances[number]
-            if instance["live"] and instance["place"] == a and (instance["batch"] == b or b < 0):
-                _abort(s, number)
+        _abort(s, a, b)
 
 
 @kernel
-def _abort(s: Any, number: int) -> None:
-    """Nothing of an instance goes on; whoever waits for all of it is told that it is over."""
-    place = s.places[s.instances[number]["place"]]
+def _abort(s: Any, number: int, batch: int) -> None:
+    """Nothing of a batch at a place goes on; whoever waits for all of a graph is told that it is over."""
+    for k in range(len(s.instances)):
+        instance = s.instances[k]
+        meant = instance["place"] == number and (instance["batch"] == batch or batch < 0)
+        instance["over"] = instance["live"] and meant
+    place = s.places[number]
     for role in range(ROLES):
         if place["machines"][role] >= 0:
-            drop_waiting(s, place["machines"][role], number)
+            drop_waiting(s, place["machines"][role])
     for core in range(len(s.cores)):
-        if s.cores[core]["slot"] >= 0 and s.slots[s.cores[core]["slot"]]["instance"] == number:
+        if s.cores[core]["slot"] >= 0 and instance_of(s, s.cores[core]["slot"])["over"]:
             break_off_work(s, core)
     for k in range(ROLES * ROLES):
         if place["connections"][k] >= 0:
-            break_off_message(s, place["connections"][k], number)
-    _forget_ready(s, number)
-    _forget_gates(s, number)
-    close(s, number, NONE)
+            break_off_message(s, place["connections"][k])
+    _forget_ready(s)
+    for k in range(len(s.latches)):
+        if s.latches[k]["first"] >= 0:
+            drop(s, s.latches[k])
+    for k in range(len(s.instances)):
+        if s.instances[k]["over"]:
+            s.instances[k]["over"] = 0
+            close(s, k, NONE)
 
 
 @kernel
-def _forget_ready(s: Any, number: int) -> None:
-    """Its nodes that are ready at this instant do not begin."""
+def _forget_ready(s: Any) -> None:
+    """What is ready at this instant and over does not begin."""
     kept = s.clock["ready"]
     s.clock["ready"] = 0
     for k in range(kept):
         slot = s.ready[k]["slot"]
-        if s.slots[slot]["instance"] != number:
+        if not instance_of(s, slot)["over"]:
             push_ready(s, slot)
-
-
-@kernel
-def _forget_gates(s: Any, number: int) -> None:
-    """Its gates wait for no latch any more."""
-    for k in range(len(s.latches)):
-        if s.latches[k]["first"] >= 0:
-            drop(s, s.latches[k], number)

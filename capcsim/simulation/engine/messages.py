@@ -72,14 +72,14 @@ def _carry(s: Any, number: int, bits: float) -> None:
 
 
 @kernel
-def break_off(s: Any, number: int, instance: int) -> None:
-    """A connection carries an instance's messages no longer; what has passed of the first has passed in vain."""
+def break_off(s: Any, number: int) -> None:
+    """A connection drops messages of instances that are over; what has passed of the first has passed in vain."""
     connection, now_s = s.connections[number], s.clock["now_s"]
     slot = connection["first"]
-    broken = slot >= 0 and s.slots[slot]["instance"] == instance
+    broken = slot >= 0 and instance_of(s, slot)["over"] != 0
     if broken:
         _carry(s, number, _bits(s, slot) - left_bits(s, number))
         connection["row"] = log(s, slot, NONE, now_s, now_s - s.slots[slot]["start_s"], 1)
-    drop(s, connection, instance)
+    drop(s, connection)
     if broken:
         _follow(s, number)

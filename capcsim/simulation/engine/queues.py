@@ -9,8 +9,37 @@ WORK_ENDS, FLOW_ENDS, ARRIVES = 0, 1, 2
 
 
 @kernel
+def holds(s: Any, event: Any) -> bool:
+    """Whether an event still happens."""
+    kind, number, stamp = event["kind"], event["number"], event["stamp"]
+    if kind == WORK_ENDS:
+        return bool(s.cores[number]["stamp"] == stamp)
+    if kind == FLOW_ENDS:
+        return bool(s.connections[number]["stamp"] == stamp)
+    return bool(s.instances[s.slots[number]["instance"]]["stamp"] == stamp)
+
+
+@kernel
+def _sweep(s: Any) -> None:
+    """Without the events that do not happen any more; what is left is fewer than there are things that can happen."""
+    count = s.clock["events"]
+    s.clock["events"] = 0
+    for k in range(count):
+        event = s.events[k]
+        if holds(s, event):
+            _put_event(s, event["at_s"], event["kind"], event["number"], event["stamp"])
+
+
+@kernel
 def push_event(s: Any, at_s: float, kind: int, number: int, stamp: int) -> None:
     """Something that will happen."""
+    if s.clock["events"] == len(s.events):
+        _sweep(s)
+    _put_event(s, at_s, kind, number, stamp)
+
+
+@kernel
+def _put_event(s: Any, at_s: float, kind: int, number: int, stamp: int) -> None:
     at = s.clock["events"]
     s.clock["events"] = at + 1
     while at > 0:

@@ -55,7 +55,7 @@ TEMPLATE = _record(*_numbers("first", "count", "size"))
 PLACE = _record(*_numbers("session", "pair"), ("machines", "i8", (ROLES,)), ("connections", "i8", (ROLES * ROLES,)))
 """Where graphs run: the machine of each role, and the connection from role i to role j at ROLES * i + j."""
 
-INSTANCE = _record(*_numbers("template", "place", "batch", "base", "left", "latches", "done", "stamp", "live"))
+INSTANCE = _record(*_numbers("template", "place", "batch", "base", "left", "latches", "done", "stamp", "live", "over"))
 """A graph under way: node n is in slot base + n; `left` nodes have not ended. Its nodes count down
 latches from `latches` on, it counts down `done`.
 
