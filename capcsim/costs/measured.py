@@ -131,6 +131,7 @@ class MeasuredCosts:
         self._guardian = next((key.group for key in measured.samples if key.step is Step.RELEASE), "")
         self._condensed: dict[int, Transcript] = {}
         self._groups: dict[int, str] = {}
+        self._drew: dict[tuple[int, tuple[int, ...]], tuple[Transcript, ...]] = {}
         self._drawn: dict[tuple[object, ...], tuple[tuple[Transcript, ...], ...]] = {}
         self._sizes: dict[tuple[Step, str], list[int]] = {}
         for key in sorted(measured.samples):
@@ -153,9 +154,8 @@ class MeasuredCosts:
         found = []
         for voter, index in zip(voters, indices, strict=True):
             samples = self._of_group(steps, self.group(voter), size)
-            found.append(
-                tuple([some[int(draws[index + 1] * len(some))] for some, draws in zip(samples, drawn, strict=True)])
-            )
+            drew = tuple([int(draws[index + 1] * len(some)) for some, draws in zip(samples, drawn, strict=True)])
+            found.append(self._together(samples, drew))
         return found
 
     def group(self, voter: Voter | None) -> str:
@@ -180,6 +180,14 @@ class MeasuredCosts:
             return self._short(own)
         [samples] = self._of_group((step,), self.group(voter), pair[2])
         return samples[int(drawn * len(samples))]
+
+    def _together(self, samples: tuple[tuple[Transcript, ...], ...], drew: tuple[int, ...]) -> tuple[Transcript, ...]:
+        """The same object for the same samples of the same steps."""
+        key = id(samples), drew
+        found = self._drew.get(key)
+        if found is None:
+            found = self._drew[key] = tuple(some[one] for some, one in zip(samples, drew, strict=True))
+        return found
 
     def _of_group(self, steps: Sequence[Step], name: str, size: int) -> tuple[tuple[Transcript, ...], ...]:
         """The samples of each step, of the next larger size that was measured."""

@@ -53,6 +53,7 @@ class Log:
         self._apart = np.zeros((0, len(ROLES), len(ROLES)), np.bool_)
         self._first: list[int] = []
         self._nodes, self._fresh = np.zeros(0, _NODE), list[tuple[int, ...]]()
+        self._kinds = self._codes = np.zeros(0, np.int64)
         self._cores: list[int] = []
         self._chunks: list[Rows] = []
         self._file: IO[bytes] | None = None
@@ -71,8 +72,12 @@ class Log:
     def _settle(self) -> None:
         """Make what is known by now ready for rows."""
         if self._fresh:
-            self._nodes = np.concatenate([self._nodes, np.array(self._fresh, _NODE)])
+            self._nodes = nodes = np.concatenate([self._nodes, np.array(self._fresh, _NODE)])
             self._fresh = []
+            self._kinds = np.ascontiguousarray(nodes["kind"])
+            # The place of a node's sum among those of a place: a step and a role, or a step and two.
+            alone = nodes["step"] * len(ROLES) + nodes["role"]
+            self._codes = np.where(self._kinds == _MESSAGE, alone * len(ROLES) + nodes["to"], alone)
         fresh = self.locations[len(self._apart) :]
         if fresh:
             self._apart = np.concatenate([self._apart, np.array([_apart(each) for each in fresh])])
@@ -95,18 +100,17 @@ class Log:
     def write(self, rows: Rows) -> None:
         """Take in some rows."""
         self._settle()
-        nodes, places = self._of(rows), rows["place"].astype(np.int64)
+        numbers, places = self._node_numbers(rows), rows["place"].astype(np.int64)
+        kinds = self._kinds[numbers]
         self.last_s = max(self.last_s, float(rows["end_s"].max()))
-        self.messages_written += int((nodes["kind"] == _MESSAGE).sum())
-        self._add(self.busy_s, (places, nodes["step"], nodes["role"]), rows["busy_s"], nodes["kind"] == _WORK)
-        sent = (nodes["kind"] == _MESSAGE) & self._apart[places, nodes["role"], nodes["to"]] & (rows["cut"] == 0)
-        self._add(self.bytes, (places, nodes["step"], nodes["role"], nodes["to"]), nodes["nbytes"], sent)
+        worked, sent = np.flatnonzero(kinds == _WORK), np.flatnonzero(kinds == _MESSAGE)
+        self.messages_written += len(sent)
+        _add(self.busy_s, places[worked], self._codes[numbers[worked]], rows["busy_s"][worked])
+        arrived = sent[rows["cut"][sent] == 0]
+        ends, nbytes = self._codes[numbers[arrived]], self._nodes["nbytes"][numbers[arrived]]
+        apart = self._apart.reshape(-1)[places[arrived] * len(ROLES) ** 2 + ends % len(ROLES) ** 2]
+        _add(self.bytes, places[arrived], ends, np.where(apart, nbytes, 0))
         self._keep(rows)
-
-    def _add(self, total: NDArray[Any], at: tuple[NDArray[np.int64], ...], values: NDArray[Any], chosen: Any) -> None:
-        flat = np.ravel_multi_index(tuple(index[chosen] for index in at), total.shape)
-        counted, where = np.unique(flat, return_inverse=True)
-        total.reshape(-1)[counted] += np.bincount(where, values[chosen], len(counted)).astype(total.dtype)
 
     def _keep(self, rows: Rows) -> None:
         held = sum(chunk.nbytes for chunk in self._chunks)
@@ -121,7 +125,11 @@ class Log:
 
     def _of(self, rows: Rows) -> NDArray[np.void]:
         """The node of each row."""
-        found: NDArray[np.void] = self._nodes[np.array(self._first, np.int64)[rows["template"]] + rows["node"]]
+        found: NDArray[np.void] = self._nodes[self._node_numbers(rows)]
+        return found
+
+    def _node_numbers(self, rows: Rows) -> NDArray[np.int64]:
+        found: NDArray[np.int64] = np.array(self._first, np.int64)[rows["template"]] + rows["node"]
         return found
 
     def chunks(self) -> Iterator[Rows]:
@@ -204,6 +212,16 @@ class Log:
             ]
         )
         return pa.DictionaryArray.from_arrays(numbers[rows["place"], roles].astype(np.int32), list(names))
+
+
+def _add(total: NDArray[Any], places: NDArray[np.int64], codes: NDArray[np.int64], values: NDArray[Any]) -> None:
+    """Add values to the sums of places, each to the one that its code names."""
+    flat = places * (total.size // max(len(total), 1)) + codes
+    if total.size <= 8 * len(flat):
+        total += np.bincount(flat, values, total.size).astype(total.dtype).reshape(total.shape)
+        return
+    counted, where = np.unique(flat, return_inverse=True)
+    total.reshape(-1)[counted] += np.bincount(where, values, len(counted)).astype(total.dtype)
 
 
 def _apart(location: Location) -> list[list[bool]]:

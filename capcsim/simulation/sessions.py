@@ -165,7 +165,7 @@ class Sessions:
     # -- graphs --------------------------------------------------------------------------------------------------------
 
     def _joined(self, steps: Steps, begins: tuple[Role, ...]) -> Graph:
-        key = (begins, *map(id, steps))
+        key = begins, id(steps)
         if key not in self._graphs:
             self._keep(key, joined(self._engine, steps, begins), steps)
         return self._graphs[key][0]
@@ -177,7 +177,7 @@ class Sessions:
         return self._graphs[key][0]
 
     def _keep(self, key: tuple[object, ...], graph: Graph, source: object) -> None:
-        # The source is kept, so that no other transcript gets its identity.
+        # The source is kept, so that nothing else gets its identity.
         self._log.add_template(graph.nodes)
         self._graphs[key] = graph, source
 

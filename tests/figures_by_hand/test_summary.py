@@ -100,6 +100,7 @@ QUERIER_1 = {
 METRICS = {
     "labels": 7,
     "label_accuracy": 4 / 7,
+    "label_accuracy_expected": None,  # there are data
     "vote_agreement": 6 / 7,
     "accuracy_before": (0.625 + 0.375) / 2,
     "accuracy_after": (0.84375 + 0.3125) / 2,
