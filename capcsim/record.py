@@ -11,14 +11,15 @@ figures/  report.html  trace.json
 import json
 import os
 import secrets
-from collections.abc import Iterable, Iterator, Mapping
+from collections.abc import Collection, Iterable, Iterator, Mapping
 from contextlib import contextmanager
 from dataclasses import asdict
 from datetime import UTC, datetime
 from pathlib import Path
-from typing import Any, Self
+from typing import Any, BinaryIO, Self
 
 import pyarrow as pa
+import pyarrow.compute as pc
 import pyarrow.parquet as pq
 
 from capcsim.errors import HostError, RecordError
@@ -178,12 +179,28 @@ class Record:
                     pa.table([_column(columns[key], schema.field(key).type) for key in schema.names], schema=schema)
                 )
 
-    def read_table(self, name: str) -> pa.Table:
-        """One Parquet table; raises RecordError."""
+    def read_table(self, name: str, **equal: int) -> pa.Table:
+        """One Parquet table, or its rows in which columns have these values; raises RecordError."""
+        with self._reading(name) as file:
+            return pq.read_table(file, filters=[(key, "==", value) for key, value in equal.items()] or None)
+
+    def read_rows(self, name: str, among: Collection[str] | None = None, *columns: str) -> Iterator[dict[str, Any]]:
+        """The rows of a table one by one, however many there are; where some `columns` are `among` these, or all.
+
+        Raises RecordError.
+        """
+        with self._reading(name) as file, pq.ParquetFile(file) as parquet:
+            for batch in parquet.iter_batches():
+                for column in columns if among is not None else ():
+                    batch = batch.filter(pc.is_in(batch[column], pa.array(among)))
+                yield from batch.to_pylist()
+
+    @contextmanager
+    def _reading(self, name: str) -> Iterator[BinaryIO]:
         path = self.folder / f"{name}.parquet"
         try:
             with path.open("rb") as file:
-                return pq.read_table(file)
+                yield file
         except (OSError, pa.ArrowInvalid) as error:
             raise RecordError(f"{path}: cannot be read ({error}); is the run complete?") from None
 

@@ -34,7 +34,6 @@ STEP_COLOURS = {
 }
 MOST_ANSWERERS = 8
 MOST_BARS = 16
-ASKING = "party 0"
 
 
 def draw_figures(record: Record, advance: Callable[[int], None] = lambda _: None) -> list[Path]:
@@ -56,7 +55,7 @@ def draw_figures(record: Record, advance: Callable[[int], None] = lambda _: None
 def _has(record: Record, name: str) -> bool:
     """Whether there is anything to draw."""
     if name == "timeline":
-        return bool(record.read_table("queries").num_rows)
+        return any(batch >= 0 for batch in record.read_table("queries", querier=0)["batch"].to_pylist())
     return name not in ("accuracy", "classes") or read_result(record).classes_fallen is not None
 
 
@@ -163,7 +162,8 @@ def timeline(record: Record) -> Figure:
     """One batch of querying party 0, from its submission to its label: work as bars, messages as lines."""
     batch, start_s = _typical_batch(record)
     compute, messages = _of_batch(record, "compute", batch), _of_batch(record, "messages", batch)
-    hosts = _shown_hosts(messages)
+    asking = read_result(record).queriers[0].name
+    hosts = _shown_hosts(messages, asking)
     rows = {host: place for place, host in enumerate(hosts)}
     figure, axes = _figure(10, 1.8 + 0.42 * max(len(hosts), 4))
     span_s = max((message["received_s"] - start_s for message in messages), default=0.0)
@@ -187,7 +187,7 @@ def timeline(record: Record) -> Figure:
     axes.autoscale_view()
     for step in ("infer", "argmax", "aggregate", "release"):
         axes.barh(0, 0, color=STEP_COLOURS[step], label=STEP_NAMES[step])
-    axes.set_yticks(range(len(hosts)), [_host_label(host) for host in hosts])
+    axes.set_yticks(range(len(hosts)), [f"{host} (asks)" if host == asking else host for host in hosts])
     axes.set_ylim(len(hosts) - 0.4, -0.6)
     others = len({message["sender"] for message in messages}) - len(hosts)
     hidden = f"   ({others} more answering parties are not shown)" if others > 0 else ""
@@ -240,8 +240,8 @@ def _figure(width: float, height: float) -> tuple[Figure, Axes]:
 
 def _typical_batch(record: Record) -> tuple[int, float]:
     """The batch of querying party 0 with the median latency, and when it was submitted."""
-    rows = record.read_table("queries").to_pylist()
-    ends = {row["batch"]: row for row in rows if row["querier"] == 0}
+    rows = record.read_table("queries", querier=0).to_pylist()
+    ends = {row["batch"]: row for row in rows if row["batch"] >= 0}
     ordered = sorted(ends.values(), key=lambda row: row["labelled_s"] - row["submitted_s"])
     middle = ordered[len(ordered) // 2]
     return middle["batch"], middle["submitted_s"]
@@ -249,18 +249,14 @@ def _typical_batch(record: Record) -> tuple[int, float]:
 
 def _of_batch(record: Record, table: str, batch: int) -> list[dict[str, Any]]:
     """The rows of one batch of querying party 0."""
-    rows: list[dict[str, Any]] = record.read_table(table).to_pylist()
-    return [row for row in rows if row["querier"] == 0 and row["batch"] == batch]
+    rows: list[dict[str, Any]] = record.read_table(table, querier=0, batch=batch).to_pylist()
+    return rows
 
 
-def _shown_hosts(messages: list[dict[str, Any]]) -> list[str]:
+def _shown_hosts(messages: list[dict[str, Any]], asking: str) -> list[str]:
     """The querying party, some answering parties from the fastest to the slowest, the guardian."""
     arrived_s = {row["sender"]: row["received_s"] for row in messages if row["receiver"] == "guardian"}
-    arrived_s.pop(ASKING, None)
+    arrived_s.pop(asking, None)
     ordered = sorted(arrived_s, key=arrived_s.__getitem__)
     places = {round(place) for place in np.linspace(0, len(ordered) - 1, MOST_ANSWERERS)} if ordered else set()
-    return [ASKING, *(ordered[place] for place in sorted(places)), "guardian"]
-
-
-def _host_label(host: str) -> str:
-    return f"{host} (asks)" if host == ASKING else host
+    return [asking, *(ordered[place] for place in sorted(places)), "guardian"]

@@ -232,3 +232,26 @@ def test_a_run_without_a_label_says_what_to_change(record: Record, changes: dict
     assert any(
         line.startswith("No label was bought: ") and says in line for line in caveats(Result.model_validate(summary))
     )
+
+
+def test_the_trace_of_many_parties_shows_some_and_says_which(record: Record, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr("capcsim.report.trace.MOST_PARTIES", 3)
+    trace = json.loads(write_trace(record).read_text())
+    assert trace["otherData"] == {"parties": "party 0, party 1, guardian, party 2, of 8 parties", "until_s": "the end"}
+    hosts = {event["args"]["host"] for event in trace["traceEvents"] if event["ph"] == "X"}
+    assert hosts == {"party 0", "party 1", "party 2", "guardian"}
+    ends = {
+        event["args"][end] for event in trace["traceEvents"] if event["ph"] == "b" for end in ("sender", "receiver")
+    }
+    assert ends <= hosts
+
+
+def test_a_long_trace_shows_its_beginning_and_says_so(record: Record, monkeypatch: pytest.MonkeyPatch) -> None:
+    whole = json.loads(write_trace(record).read_text())["traceEvents"]
+    monkeypatch.setattr("capcsim.report.trace.MOST_EVENTS", 60)
+    trace = json.loads(write_trace(record).read_text())
+    until_s, events = trace["otherData"]["until_s"], trace["traceEvents"]
+    assert 0 < len([event for event in events if event["ph"] != "M"]) <= 60
+    ended = [event for event in whole if event["ph"] == "X" and event["ts"] + event["dur"] <= 1e6 * until_s]
+    assert len([event for event in events if event["ph"] == "X"]) == len(ended)
+    assert {event["pid"] for event in events} == {event["pid"] for event in events if event["ph"] == "M"}
