@@ -63,7 +63,9 @@ Header = Annotated[
 HEADER = {"yes": True, "no": False, None: None}
 ScenarioName = Annotated[
     str,
-    typer.Argument(metavar="SCENARIO", help="A TOML file, or one that ships: digits, heart, hospitals, mnist, smoke."),
+    typer.Argument(
+        metavar="SCENARIO", help="A TOML file, or one that ships: alliance, digits, heart, hospitals, mnist, smoke."
+    ),
 ]
 
 

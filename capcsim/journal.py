@@ -30,10 +30,13 @@ class Mark:
 
 
 class Journal:
-    """Open for reading and appending, by one process at a time; raises RecordError."""
+    """Open for reading and appending, by one process at a time; raises RecordError.
 
-    def __init__(self, path: Path) -> None:
-        self.path = path
+    One that is not `durable` survives the end of its process at any point, but not that of its host.
+    """
+
+    def __init__(self, path: Path, *, durable: bool = True) -> None:
+        self.path, self._durable = path, durable
         try:
             self._file = os.open(path, os.O_RDWR | os.O_APPEND | os.O_CREAT, 0o644)
         except OSError as error:
@@ -83,7 +86,8 @@ class Journal:
         try:
             while data:
                 data = data[os.write(self._file, data) :]
-            os.fsync(self._file)
+            if self._durable:
+                os.fsync(self._file)
         except OSError as error:
             raise RecordError(f"{self.path}: cannot be written: {error.strerror}; {MAKE_ROOM}") from None
 

@@ -5,7 +5,7 @@ does, the other where the querying parties' wishes do; between them lie the size
 """
 
 from collections import Counter, deque
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass, replace
 
 import numpy as np
@@ -104,16 +104,20 @@ def drive(driven: Flow, answer: Callable[[Command], FlowEvent | None]) -> Forese
 def foresee(turns: Sequence[Turn], rules: Rules, admission: Admission, *, loses: bool) -> list[Foreseen]:
     """A round driven dry: with every label bought, and, where queries can be lost, first with every batch lost."""
     outcomes = (False, True) if loses else (True,)
-    # Of queries that come by themselves there may be fewer: costs are known at each power of two.
-    sizes = [rules.batch]
-    if any(turn.open for turn in turns):
-        sizes += [1 << power for power in range(rules.batch.bit_length()) if 1 << power < rules.batch]
     there = [replace(turn, open=False) for turn in turns]
     return [
-        _dry(there, replace(rules, batch=size), admission.scratch(), bought=bought)
-        for size in sizes
+        _dry(some, replace(rules, batch=size), admission.scratch(), bought=bought)
+        for some, size in [(there, rules.batch), *_smaller(there, rules.batch, any(turn.open for turn in turns))]
         for bought in outcomes
     ]
+
+
+def _smaller(turns: Sequence[Turn], batch: int, needed: bool) -> Iterator[tuple[list[Turn], int]]:
+    """One batch of each power of two: of queries that come by themselves there may be fewer than fill a batch."""
+    for power in range(batch.bit_length() if needed else 0):
+        if (size := 1 << power) < batch:
+            short = [range(turn.queries.start, min(turn.queries.start + size, turn.queries.stop)) for turn in turns]
+            yield [replace(turn, queries=some) for turn, some in zip(turns, short, strict=True)], size
 
 
 def _dry(turns: Sequence[Turn], rules: Rules, admission: Admission, *, bought: bool) -> Foreseen:

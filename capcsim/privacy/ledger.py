@@ -44,7 +44,7 @@ class Ledger:
     """Charges against one budget, kept in a journal; raises RecordError for a foreign or damaged file.
 
     `earlier[p]` is what other runs took from party p's records, where the budget is one over all runs; None where it is
-    this run's alone. `witness` is called by `commit`.
+    this run's alone. `witness` is called by `commit`. `durable` is as a Journal's.
     """
 
     def __init__(
@@ -56,11 +56,12 @@ class Ledger:
         *,
         earlier: Sequence[History] | None = None,
         witness: Callable[["Ledger"], None] = lambda _: None,
+        durable: bool = True,
     ) -> None:
         self.accountant, self.budget, self.scope = accountant, budget, scope
         self._witness = witness
         self._earlier = {} if earlier is None else {_over_all_runs(p): each for p, each in enumerate(earlier)}
-        self._journal = Journal(path)
+        self._journal = Journal(path, durable=durable)
         self._searched, self._most = 0, 0
         self._tally = Tally()
         try:
