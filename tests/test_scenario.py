@@ -144,6 +144,8 @@ def test_every_number_has_a_range() -> None:
 @pytest.mark.parametrize("key", NUMBERS)
 def test_what_no_machine_or_line_can_be_is_refused_with_the_range(scenario: Build, key: str, value: Any) -> None:
     kind = {"privacy.scale": LAPLACE, "privacy.threshold": CONFIDENT, "privacy.sigma1": CONFIDENT}.get(key, {})
+    if key in ("data.agreement", "data.classes", "data.input_shape.0"):
+        kind = {"data": {"source": "none", "classes": 2, "agreement": 0.5}}
     if key.endswith("workload.per_hour"):
         kind = {key.replace("per_hour", "arrivals"): "poisson"}
     with pytest.raises(ScenarioError) as caught:
@@ -218,7 +220,7 @@ def test_a_name_that_is_no_file(name: str) -> None:
 
 
 def test_an_unknown_name_lists_the_known_ones() -> None:
-    with pytest.raises(ScenarioError, match=r"digits, heart, hospitals, mnist, smoke; did you mean digits\?"):
+    with pytest.raises(ScenarioError, match=r"alliance, digits, heart, hospitals, mnist, smoke; did you mean digits\?"):
         load_scenario("dgits")
 
 

@@ -19,6 +19,10 @@ Noise: TypeAlias = Annotated[float, Field(ge=1e-3, le=1e5, allow_inf_nan=False, 
 Rate: TypeAlias = Annotated[float, Field(ge=1, le=1e15, allow_inf_nan=False, strict=True)]
 
 
+APART = "apart"
+"""The mark, in its schema, of a kind of a section that shares no key with the others."""
+
+
 class Section(BaseModel):
     """A part of a scenario: unknown keys are errors, and nothing changes after reading."""
 

@@ -5,10 +5,10 @@ from collections.abc import Iterator
 from pathlib import Path
 from typing import Annotated, Literal, TypeAlias
 
-from pydantic import Field, Tag
+from pydantic import ConfigDict, Field, Tag
 
 from capcsim.errors import ScenarioError
-from capcsim.scenario.base import MILLION, Count, Positive, Section, kind_by
+from capcsim.scenario.base import APART, MILLION, Count, Positive, Section, kind_by
 
 MedMnist: TypeAlias = Literal[
     "pathmnist", "dermamnist", "octmnist", "pneumoniamnist", "retinamnist", "breastmnist", "bloodmnist",
@@ -155,6 +155,8 @@ class TableData(Data):
 
 class NoData(Section):
     """No data at all: a question of cost alone. Models have random weights, and votes agree by chance."""
+
+    model_config = ConfigDict(json_schema_extra={APART: True})
 
     source: Literal["none"]
     classes: Annotated[int, Field(ge=2, le=10_000, strict=True)] = Field(description="classes that there are")

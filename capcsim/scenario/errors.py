@@ -12,6 +12,7 @@ from typing import Any
 from pydantic import BaseModel, ValidationError
 
 from capcsim.errors import ScenarioError, closest
+from capcsim.scenario.base import APART
 
 Node = Mapping[str, Any]
 """A part of a JSON schema."""
@@ -56,8 +57,12 @@ class Kind:
     every: Sequence[Node]
 
     def is_common(self, key: str) -> bool:
-        """Whether every kind has the key."""
-        return all(key in kind["properties"] for kind in self.every)
+        """Whether every kind has the key, but those that have nothing in common with the others."""
+        return APART not in self.chosen and all(key in kind["properties"] for kind in self._alike)
+
+    @property
+    def _alike(self) -> list[Node]:
+        return [kind for kind in self.every if APART not in kind]
 
     def is_foreign(self, key: str) -> bool:
         """Whether other kinds have the key, and this one has not."""
@@ -65,7 +70,8 @@ class Kind:
 
     def is_needed(self, key: str) -> bool:
         """Whether some kinds must have the key, and others have not."""
-        return not self.is_common(key) and any(key in kind.get("required", ()) for kind in self.every)
+        kinds = [*self._alike, self.chosen]
+        return not self.is_common(key) and any(key in kind.get("required", ()) for kind in kinds)
 
     def removal(self, key: str) -> str:
         """What to do with a foreign key."""
