@@ -218,10 +218,19 @@ def _baseline(baseline: Compared, sent_bytes: int) -> str:
     return f"accuracy {baseline.accuracy:.3f}, balanced {baseline.balanced:.3f}{traffic}; {baseline.note}"
 
 
+def _critical(found: Result) -> str:
+    """What the last label waited for."""
+    if not found.critical:
+        return ""
+    of = {"cores": "cores of {}", "line": "line of {}", "latency": "latency {}", "waiting": "{}"}
+    parts = ", ".join(f"{of[part.kind].format(part.name)} {seconds(part.seconds)}" for part in found.critical[:3])
+    return f"The last label waited for: {parts}. "
+
+
 def _bottleneck(found: Result) -> str:
     busiest, waiting = found.busiest, found.waiting
     text = (
-        f"Busiest core: {busiest.core} ({100 * busiest.core_utilisation:.2g} %);"
+        f"{_critical(found)}Busiest core: {busiest.core} ({100 * busiest.core_utilisation:.2g} %);"
         f" busiest link: {busiest.link} ({100 * busiest.link_utilisation:.2g} %)."
     )
     if waiting.votes_missing:

@@ -3,6 +3,7 @@
 Rows are kept in memory up to a limit, then in a temporary file: a simulation may have more of them than fit.
 """
 
+from bisect import bisect_right
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 from tempfile import TemporaryFile
@@ -21,7 +22,8 @@ MOST_BYTES = 1 << 28
 """Rows that stay in memory."""
 PHASES, ROLES = tuple(Phase), tuple(Role)
 _PHASE, _ROLE = ({each: number for number, each in enumerate(some)} for some in (PHASES, ROLES))
-_GATE, _WORK, _MESSAGE = -1, 0, 1
+GATE, WORK, MESSAGE = -1, 0, 1
+"""Kinds of nodes."""
 _NODE = np.dtype([(name, "i8") for name in ("kind", "role", "to", "step", "phase", "nbytes")])
 Columns: TypeAlias = dict[str, Any]
 
@@ -56,6 +58,8 @@ class Log:
         self._kinds = self._codes = np.zeros(0, np.int64)
         self._cores: list[int] = []
         self._chunks: list[Rows] = []
+        self._starts: list[int] = []
+        self._filed = self._written = 0
         self._file: IO[bytes] | None = None
 
     # -- what rows mean -----------------------------------------------------------------------------------------------
@@ -77,7 +81,7 @@ class Log:
             self._kinds = np.ascontiguousarray(nodes["kind"])
             # The place of a node's sum among those of a place: a step and a role, or a step and two.
             alone = nodes["step"] * len(ROLES) + nodes["role"]
-            self._codes = np.where(self._kinds == _MESSAGE, alone * len(ROLES) + nodes["to"], alone)
+            self._codes = np.where(self._kinds == MESSAGE, alone * len(ROLES) + nodes["to"], alone)
         fresh = self.locations[len(self._apart) :]
         if fresh:
             self._apart = np.concatenate([self._apart, np.array([_apart(each) for each in fresh])])
@@ -89,11 +93,11 @@ class Log:
 
     def _numbers(self, node: Compute | Message | None) -> tuple[int, ...]:
         if node is None:
-            return _GATE, 0, 0, 0, 0, 0
+            return GATE, 0, 0, 0, 0, 0
         what = self.steps.setdefault(node.step, len(self.steps)), _PHASE[node.phase]
         if isinstance(node, Compute):
-            return _WORK, _ROLE[node.role], 0, *what, 0
-        return _MESSAGE, _ROLE[node.sender], _ROLE[node.receiver], *what, node.nbytes
+            return WORK, _ROLE[node.role], 0, *what, 0
+        return MESSAGE, _ROLE[node.sender], _ROLE[node.receiver], *what, node.nbytes
 
     # -- rows ---------------------------------------------------------------------------------------------------------
 
@@ -103,7 +107,7 @@ class Log:
         numbers, places = self._node_numbers(rows), rows["place"].astype(np.int64)
         kinds = self._kinds[numbers]
         self.last_s = max(self.last_s, float(rows["end_s"].max()))
-        worked, sent = np.flatnonzero(kinds == _WORK), np.flatnonzero(kinds == _MESSAGE)
+        worked, sent = np.flatnonzero(kinds == WORK), np.flatnonzero(kinds == MESSAGE)
         self.messages_written += len(sent)
         _add(self.busy_s, places[worked], self._codes[numbers[worked]], rows["busy_s"][worked])
         arrived = sent[rows["cut"][sent] == 0]
@@ -121,7 +125,11 @@ class Log:
             for chunk in self._chunks:
                 self._file.write(chunk.tobytes())
             self._chunks.clear()
+            self._starts.clear()
+            self._filed = self._written
         self._chunks.append(rows)
+        self._starts.append(self._written)
+        self._written += len(rows)
 
     def _of(self, rows: Rows) -> NDArray[np.void]:
         """The node of each row."""
@@ -158,11 +166,27 @@ class Log:
                     found[host] = found.get(host, 0) + int(sent[_ROLE[role]])
         return found
 
+    def row(self, number: int) -> Any:
+        """One row, by the number that it was written with."""
+        if number < self._filed:
+            assert self._file is not None, "so many are in it"
+            self._file.seek(number * LOG.itemsize)
+            found = np.frombuffer(self._file.read(LOG.itemsize), LOG)[0]
+            self._file.seek(0, 2)
+            return found
+        place = bisect_right(self._starts, number) - 1
+        return self._chunks[place][number - self._starts[place]]
+
+    def node(self, row: Any) -> Any:
+        """What a row is of: kind, role, receiver, step, phase, bytes."""
+        self._settle()
+        return self._nodes[self._first[int(row["template"])] + int(row["node"])]
+
     # -- tables -------------------------------------------------------------------------------------------------------
 
     def compute(self) -> Iterator[Columns]:
         """Columns of the table of work, chunk by chunk."""
-        for rows, nodes in self._rows(_WORK):
+        for rows, nodes in self._rows(WORK):
             yield {
                 **self._common(rows, nodes),
                 "host": self._names(rows, nodes["role"], "hosts"),
@@ -174,7 +198,7 @@ class Log:
 
     def messages(self) -> Iterator[Columns]:
         """Columns of the table of messages, chunk by chunk; one that was cut has not arrived."""
-        for rows, nodes in self._rows(_MESSAGE):
+        for rows, nodes in self._rows(MESSAGE):
             yield {
                 **self._common(rows, nodes),
                 "sender": self._names(rows, nodes["role"], "hosts"),

@@ -91,6 +91,8 @@ class Sessions:
 
     def __init__(self, engine: Engine, topology: Topology, hosts: Hosts, log: Log) -> None:
         self._engine, self._topology, self._hosts, self._log = engine, topology, hosts, log
+        self.lanes: list[tuple[Lane, bool]] = []
+        """By place: its lane, and whether the guardian is alone there with the querying party."""
         self._lanes: dict[Lane, int] = {}
         self._places: dict[Lane, dict[tuple[int | None, bool], Place]] = {}
         self._graphs: dict[tuple[object, ...], tuple[Graph, object]] = {}
@@ -151,6 +153,7 @@ class Sessions:
         machines = {role: host.machine for role, host in hosts.items()}
         pair = -1 if shared else _GUARDIAN_LAST if voter is None else voter.index
         number = self._topology.place(self._lanes.setdefault(lane, len(self._lanes)), pair, machines)
+        self.lanes.append((lane, voter is None))
         self._log.locations.append(Location(lane.querier, {role: host.name for role, host in hosts.items()}, machines))
         return Place(number, machines)
 

@@ -26,6 +26,10 @@ class Line:
     up: int | None
     down: int | None
 
+    def ways(self) -> list[tuple[str, int]]:
+        """Those that hold somebody up, by name."""
+        return [(way, link) for way, link in (("up", self.up), ("down", self.down)) if link is not None]
+
 
 @dataclass(frozen=True, slots=True)
 class Machine:
@@ -90,12 +94,20 @@ class Topology:
         highest = max(np.flatnonzero(worked_s), default=0)
         return [float(each) for each in worked_s[: highest + 1]]
 
+    def link_names(self) -> dict[int, str]:
+        """What links are called."""
+        lines = {name: machine.access for name, machine in self.machines.items()}
+        lines |= {f"{name} backbone": line for name, line in self.sites.items()}
+        ways = ((f"{name} {way}", link) for name, line in lines.items() for way, link in line.ways())
+        return {link: name for name, link in ways}
+
+    def latency_name(self, sender: str, receiver: str) -> str:
+        """What the latency between two machines is called."""
+        a, b = (self.machines[name].site for name in (sender, receiver))
+        return f"within {a}" if a == b else f"{a} to {b}"
+
     def utilisation(self, name: str, span_s: float) -> dict[str, float]:
         """Of both directions of a machine's access line: the share of a time that it has carried at full rate."""
-        access, links = self.machines[name].access, self._engine.state.links
-        ways = {"up": access.up, "down": access.down}
-        return {
-            way: float(links[link]["bits"] / (links[link]["bps"] * span_s))
-            for way, link in ways.items()
-            if link is not None
-        }
+        links = self._engine.state.links
+        ways = self.machines[name].access.ways()
+        return {way: float(links[link]["bits"] / (links[link]["bps"] * span_s)) for way, link in ways}

@@ -39,6 +39,8 @@ from capcsim.seeds import Seeds
 from capcsim.simulation.arrivals import Times
 from capcsim.simulation.clock import Clock
 from capcsim.simulation.coming import Arrivals, Openings
+from capcsim.simulation.critical_path import DEADLINE, QUERIES, Cause, Path, Resource
+from capcsim.simulation.critical_path import Begun as Asked
 from capcsim.simulation.engine.engine import Engine
 from capcsim.simulation.faults import Absences
 from capcsim.simulation.hosts import Hosts, built
@@ -47,6 +49,7 @@ from capcsim.simulation.pair_graphs import MEASURE_AGAIN
 from capcsim.simulation.sessions import Begun, Costs, Pair, Sessions
 
 Process: TypeAlias = Generator[simpy.Event, Any, None]
+Answer: TypeAlias = Generator[simpy.Event, Any, tuple[Event, Cause]]
 NOBODY: Mapping[int, Times] = MappingProxyType({})
 LAPSED = "lapsed: it was not sent in time, and its querying party does not want it any more"
 
@@ -76,7 +79,7 @@ class Simulated:
     """All that came out of the world.
 
     Utilisation, by link and by core up to a machine's highest that worked, is a share of the time until all work has
-    ended, late answers included.
+    ended, late answers included. `critical_s` is what the last label waited for.
     """
 
     queries: list[QueryRow]
@@ -86,6 +89,7 @@ class Simulated:
     sent_bytes: dict[str, int]
     core_s: float
     stopped: dict[int, str]
+    critical_s: dict[Resource, float]
 
     def bought(self, querier: int) -> tuple[NDArray[np.int64], NDArray[np.int64]]:
         """The numbers of a querying party's labelled queries, and their labels; both int64[n]."""
@@ -108,6 +112,8 @@ class World:
         self._hours = Openings(self._clock, scenario)
         self._rows: list[QueryRow] = []
         self._stopped: dict[int, str] = {}
+        self._causes: dict[Asked, Cause] = {}
+        self._last_label = Cause(0.0)
 
     def run(
         self,
@@ -128,23 +134,41 @@ class World:
         self._coming = coming
         for querier, times_s in coming.items():
             self._arrivals.begin(querier, times_s, inbox)
-        commands = next(flow)
+        commands, cause = next(flow), Cause(self._clock.now)
         while True:
             for command in commands:
-                self._carry_out(command, round_, inbox, labelled)
+                self._carry_out(command, round_, inbox, labelled, cause)
             if End() in commands:
                 break
-            event: Any = self._clock.run(inbox.get())
+            event, cause = self._next(inbox)
             commands = flow.send(event)
         # Not until nothing is left to happen: a deadline that nobody waits for any more would be waited for.
         self._clock.run_out()
         self._clock.engine.flush()
         return self._result()
 
+    def _next(self, inbox: simpy.Store) -> tuple[Event, Cause]:
+        """The next event, and what it came from."""
+        item: Any = self._clock.run(inbox.get())
+        event, cause = item if isinstance(item, tuple) else (item, Cause(self._clock.now, why=QUERIES))
+        if isinstance(event, Opened):
+            self._last_label = cause
+        return event, cause
+
     def _carry_out(
-        self, command: Command, round_: "_Round", inbox: simpy.Store, labelled: Callable[[int], None]
+        self,
+        command: Command,
+        round_: "_Round",
+        inbox: simpy.Store,
+        labelled: Callable[[int], None],
+        cause: Cause,
     ) -> None:
         """Begin what takes time, note what takes none."""
+        match command:
+            case SetUp(lane):
+                self._causes[lane, -1, False] = cause
+            case Ask(batch) | Open(batch):
+                self._causes[batch.lane, batch.number, isinstance(command, Open)] = cause
         match command:
             case Settle():
                 self._note(command, round_.settled(command.batch))
@@ -187,12 +211,23 @@ class World:
             sent_bytes=log.sent_bytes([host.name for host in used]),
             core_s=float(log.busy_s.sum()),
             stopped=self._stopped,
+            critical_s=self._critical_s(),
         )
 
+    def _critical_s(self) -> dict[Resource, float]:
+        names, lanes = self._topology.link_names(), self._sessions.lanes
 
-def _answered(work: Generator[simpy.Event, Any, Event], inbox: simpy.Store) -> Process:
-    event = yield from work
-    inbox.put(event)
+        def begun(place: int, batch: int) -> Asked:
+            lane, guardian = lanes[place]
+            return lane, batch, guardian and batch >= 0
+
+        path = Path(self._log, self._causes, begun, names.__getitem__, self._topology.latency_name)
+        return path.seconds(self._last_label.row)
+
+
+def _answered(work: Answer, inbox: simpy.Store) -> Process:
+    answer = yield from work
+    inbox.put(answer)
 
 
 @dataclass(frozen=True, slots=True)
@@ -225,8 +260,8 @@ class _Round:
         self._clock.engine.count_down(travelling.begun.over)
         return travelling.submitted_s
 
-    def begin(self, command: SetUp | Ask | Open) -> Generator[simpy.Event, Any, Event]:
-        """Let a command happen; its event."""
+    def begin(self, command: SetUp | Ask | Open) -> Answer:
+        """Let a command happen; its event, and what it came from."""
         match command:
             case SetUp():
                 return self._set_up(command)
@@ -235,15 +270,15 @@ class _Round:
             case Open():
                 return self._open(command)
 
-    def _set_up(self, command: SetUp) -> Generator[simpy.Event, Any, Event]:
+    def _set_up(self, command: SetUp) -> Answer:
         """Keys and base transfers with all partners at once."""
         partners = [None if number is None else self._voters[number] for number in command.partners]
         begun = self._begin(command.lane, partners, command.steps)
         self._clock.engine.count_down(begun.over)
         yield self._clock.opened(begun.over)
-        return Ready(command.lane)
+        return Ready(command.lane), Cause(self._clock.now, self._clock.engine.row_of(begun.over))
 
-    def _ask(self, command: Ask) -> Generator[simpy.Event, Any, Event]:
+    def _ask(self, command: Ask) -> Answer:
         """Let every party that is there answer, and the guardian wait for the shares."""
         batch = command.batch
         silent, declining = (
@@ -260,7 +295,10 @@ class _Round:
         complete = len(there) == len(asked) - len(declined)
         yield self._collected(begun, command.deadline_s, complete=complete)
         present = np.flatnonzero(self._clock.engine.are_open(begun.latches(Role.GUARDIAN)))
-        return Collected(batch, tuple(there[number].index for number in present), declined)
+        cause = Cause(self._clock.now, why=DEADLINE, since=(batch.lane, batch.number, False))
+        if complete and len(present) == len(there):
+            cause = Cause(self._clock.now, self._clock.engine.row_of(begun.collected))
+        return Collected(batch, tuple(there[number].index for number in present), declined), cause
 
     def _collected(self, begun: Begun, deadline_s: float | None, *, complete: bool) -> simpy.Event:
         """When the guardian waits no longer."""
@@ -272,7 +310,7 @@ class _Round:
         timer = self._clock.timeout(deadline_s)
         return self._clock.any_of([everybody, timer]) if complete else timer
 
-    def _open(self, command: Open) -> Generator[simpy.Event, Any, Event]:
+    def _open(self, command: Open) -> Answer:
         """Both sides begin when they have finished with every pair that is counted; the guardian has."""
         batch, engine = command.batch, self._clock.engine
         asked = self._travelling[batch].begun
@@ -286,7 +324,7 @@ class _Round:
         yield self._clock.opened(opened)
         engine.count_down(begun.over)
         engine.free_latches(may_begin, 1)
-        return Opened(batch)
+        return Opened(batch), Cause(self._clock.now, engine.row_of(opened))
 
     def _begin(
         self,

@@ -142,12 +142,20 @@ class Compared(Part):
 
 
 class Busiest(Part):
-    """The core and the link with the highest utilisation: where to look for the bottleneck."""
+    """The core and the link with the highest utilisation, which need not be what a label waits for."""
 
     core: str
     core_utilisation: float
     link: str
     link_utilisation: float
+
+
+class Critical(Part):
+    """A part of the critical path: what the last label waited for so long."""
+
+    kind: str
+    name: str
+    seconds: float
 
 
 class Waiting(Part):
@@ -215,6 +223,7 @@ class Result(Part):
     makespan_s: float
     bytes: int
     busiest: Busiest
+    critical: tuple[Critical, ...]
     waiting: Waiting
     cost: Cost
     warnings: tuple[str, ...] = ()

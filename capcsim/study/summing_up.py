@@ -23,6 +23,7 @@ from capcsim.study.result import (
     Busiest,
     Compared,
     Cost,
+    Critical,
     Curve,
     Execution,
     FairnessTerms,
@@ -37,6 +38,8 @@ from capcsim.study.result import (
 )
 from capcsim.study.walk import Walked
 
+PARTS = 10
+"""Parts of the critical path that are told."""
 NOBODY = Quality(nan, (), nan)
 """What is judged without data."""
 
@@ -73,6 +76,7 @@ def result_of(walked: Walked, record: str, stages: Mapping[str, int], booked: Ma
         makespan_s=view.makespan_s,
         bytes=value("bytes", view),
         busiest=_busiest(walked.simulated),
+        critical=_critical(walked.simulated),
         waiting=_waiting(walked),
         cost=Cost(
             core_h=view.cpu_s / 3600,
@@ -227,6 +231,12 @@ def _busiest(simulated: Simulated) -> Busiest:
     cores, links = simulated.core_utilisation, simulated.link_utilisation
     core, link = max(cores, key=cores.__getitem__), max(links, key=links.__getitem__)
     return Busiest(core=core, core_utilisation=cores[core], link=link, link_utilisation=links[link])
+
+
+def _critical(simulated: Simulated) -> tuple[Critical, ...]:
+    """The longest parts of the critical path."""
+    parts = list(simulated.critical_s.items())[:PARTS]
+    return tuple(Critical(kind=found.kind, name=found.name, seconds=seconds) for found, seconds in parts)
 
 
 def _waiting(walked: Walked) -> Waiting:

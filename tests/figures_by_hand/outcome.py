@@ -29,6 +29,7 @@ from capcsim.protocol.flow import UNANSWERED
 from capcsim.protocol.noise import RealNoise
 from capcsim.protocol.steps import Voter
 from capcsim.scenario import Scenario
+from capcsim.simulation.critical_path import Resource
 from capcsim.simulation.log import Location, Log
 from capcsim.simulation.world import QueryRow, Simulated
 from capcsim.study.asked import Asked
@@ -143,6 +144,7 @@ SIMULATED = Simulated(
     sent_bytes={"party 0": 300_000_000, "party 1": 1_200_000_000, "guardian": 500_000_000},
     core_s=9000.0,
     stopped={0: "its budget is spent"},
+    critical_s={Resource("cores", "party 1"): 80.0, Resource("line", "party 0 up"): 60.0},
 )
 
 

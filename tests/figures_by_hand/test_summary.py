@@ -126,6 +126,10 @@ SUMMARY: dict[str, Any] = {
     "parties": 4,
     "voters": 8,
     "classes": 3,
+    "critical": [
+        {"kind": "cores", "name": "party 1", "seconds": 80.0},
+        {"kind": "line", "name": "party 0 up", "seconds": 60.0},
+    ],
     "execution": {
         "pairs": 10 * 6,  # ten batches, each answered by all votes but the two of the party that asks
         "pairs_executed": 3,

@@ -146,6 +146,10 @@ class Engine:
         """Tell of a latch when it opens."""
         self.state.latches[number]["tell"] = True
 
+    def row_of(self, latch: int) -> int:
+        """The row that opened a latch, or NONE."""
+        return int(self.state.latches[latch]["row"])
+
     def add_to_latch(self, number: int) -> None:
         """One more that a latch waits for."""
         self.state.latches[number]["left"] += 1

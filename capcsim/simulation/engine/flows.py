@@ -9,6 +9,8 @@ from capcsim.simulation.engine.groups import join, leave
 from capcsim.simulation.engine.kernel import kernel
 from capcsim.simulation.engine.records import NONE, ROUTE
 
+_INFINITE = float("inf")
+
 
 @kernel
 def begin(s: Any, number: int, bits: float) -> None:
@@ -78,6 +80,26 @@ def _tune(s: Any, number: int) -> None:
     bits = leave(s, number)
     flow["own_bps"] = own_bps
     join(s, number, bits)
+
+
+@kernel
+def narrowest(s: Any, number: int) -> int:
+    """The link that holds a flow up: one that is full, or that it has for itself; NONE where its window does."""
+    flow = s.connections[number]
+    found, least_bps = NONE, flow["cap_bps"]
+    for k in range(ROUTE):
+        place = flow["links"][k]
+        if place < 0:
+            continue
+        link = s.links[place]
+        level_bps = _INFINITE
+        if link["watched"]:
+            level_bps = link["level_bps"]
+        elif link["flows"] == 1:
+            level_bps = link["bps"]
+        if level_bps < least_bps:
+            found, least_bps = place, level_bps
+    return int(found)
 
 
 @kernel

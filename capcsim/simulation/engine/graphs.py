@@ -133,7 +133,7 @@ def log(s: Any, slot: int, core: int, end_s: float, busy_s: float, cut: int) -> 
     instance, node = instance_of(s, slot), s.slots[slot]
     row = s.log[s.clock["rows"]]
     row["place"], row["batch"], row["template"] = instance["place"], instance["batch"], instance["template"]
-    row["node"], row["core"], row["cut"] = slot - instance["base"], core, cut
+    row["node"], row["core"], row["cut"], row["link"] = slot - instance["base"], core, cut, NONE
     row["by"], row["waited"] = node["row"], node["waited"]
     row["ready_s"], row["start_s"], row["end_s"] = node["ready_s"], node["start_s"], end_s
     row["busy_s"] = busy_s

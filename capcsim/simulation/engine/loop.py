@@ -4,7 +4,7 @@ from typing import Any
 
 from capcsim.simulation.engine.cores import break_off as break_off_work
 from capcsim.simulation.engine.cores import drop_waiting, queue_work, set_speed, work_ends
-from capcsim.simulation.engine.flows import set_capacity, set_window
+from capcsim.simulation.engine.flows import narrowest, set_capacity, set_window
 from capcsim.simulation.engine.graphs import (
     GATE,
     WORK,
@@ -113,7 +113,7 @@ def _happen(s: Any) -> None:
     if kind == WORK_ENDS:
         work_ends(s, number)
     elif kind == FLOW_ENDS:
-        passed(s, number)
+        passed(s, number, narrowest(s, number))
     else:
         ended(s, number, s.slots[number]["row"])
 
@@ -122,8 +122,11 @@ def _happen(s: Any) -> None:
 def _flows_end(s: Any) -> None:
     """All messages that pass now at their group's rate."""
     count = collect_ends(s)
+    # Before any of them ends: then there are fewer on its links.
     for i in range(count):
-        passed(s, s.ending[i])
+        s.connections[s.ending[i]]["held"] = narrowest(s, s.ending[i])
+    for i in range(count):
+        passed(s, s.ending[i], s.connections[s.ending[i]]["held"])
     if not s.clock["dirty"]:
         next_end(s)
 

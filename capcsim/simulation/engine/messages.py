@@ -31,12 +31,13 @@ def _bits(s: Any, slot: int) -> float:
 
 
 @kernel
-def passed(s: Any, number: int) -> None:
-    """The last bit of the first message of a connection has passed; the next one follows."""
+def passed(s: Any, number: int, held: int) -> None:
+    """The last bit of the first message of a connection has passed, which link `held` up; the next one follows."""
     connection = s.connections[number]
     slot = pop(s, connection)
     _carry(s, number, _bits(s, slot))
     connection["row"] = _under_way(s, slot, number, 0)
+    s.log[s.clock["rows"] - 1]["link"] = held
     _follow(s, number)
 
 

@@ -92,12 +92,12 @@ CONNECTION = _record(
     ("next", "i8", (ROUTE,)),
     ("before", "i8", (ROUTE,)),
     *_reals("latency_s", "cap_bps", "own_bps", "left_bits", "since_s", "sent_bits"),
-    *_numbers("group", "capped", "later", "earlier", "stamp", "first", "last", "row"),
+    *_numbers("group", "capped", "later", "earlier", "stamp", "first", "last", "row", "held"),
 )
 """Messages from `first` on go in order over `links`, at most at `cap_bps`. While it carries something it is a flow.
 
 `own_bps` is what it could have if nobody else were there. A flow that is capped goes at that rate and has `left_bits`
-to go at `since_s`; the others have their group's.
+to go at `since_s`; the others have their group's. `held` is the link that holds a message up that passes now.
 """
 GROUP = _record(
     ("links", "i8", (ROUTE,)),
@@ -112,11 +112,11 @@ has carried, `clock_bits` at `since_s`.
 HEAP = _record(("key", "f8"), *_numbers("child", "next", "before"))
 
 LOG = _record(
-    *[(name, "i4") for name in ("place", "batch", "template", "node", "core", "cut")],
+    *[(name, "i4") for name in ("place", "batch", "template", "node", "core", "cut", "link")],
     *_numbers("by", "waited"),
     *_reals("ready_s", "start_s", "end_s", "busy_s"),
 )
 """A node that has ended, or (cut) that was broken off: released by the row `by`, then it waited for the row `waited`.
 
-A core worked on it, or a connection carried it, for `busy_s`.
+A core worked on it, or a connection carried it, for `busy_s`; `link` is what held a message up as its last bit passed.
 """

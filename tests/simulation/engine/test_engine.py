@@ -8,7 +8,7 @@ import pytest
 from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 
-from capcsim.simulation.engine.engine import Engine, Node
+from capcsim.simulation.engine.engine import Engine, Node, Rows
 from capcsim.simulation.engine.graphs import GATE, MESSAGE, WORK
 from capcsim.simulation.engine.records import NONE
 from tests.simulation.engine.reference import Reference, Row
@@ -20,7 +20,10 @@ class Plain(Engine):
 
     def __init__(self, *, compile_: bool = False) -> None:
         self._rows: list[Row] = []
-        super().__init__(lambda rows: self._rows.extend(Row(*row) for row in rows.tolist()), compile_=compile_)
+        super().__init__(self._note, compile_=compile_)
+
+    def _note(self, rows: Rows) -> None:
+        self._rows += [Row(*row) for row in rows[list(Row._fields)].tolist()]
 
     @property
     def rows(self) -> list[Row]:
