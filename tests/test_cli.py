@@ -281,7 +281,7 @@ def test_bad_data_or_backend_is_one_line_and_exit_code_2(call: Call, tmp_path: P
 @pytest.mark.parametrize(
     ("arguments", "says"),
     [
-        (["run", "nonesuch"], "SCENARIO 'nonesuch': no such file; give a TOML file, or one of digits"),
+        (["run", "nonesuch"], "SCENARIO 'nonesuch': no such file; give a TOML file, or one of alliance, digits"),
         (["run", "digts"], "did you mean digits?"),
         (["run", "smoke", "--set", "nonsense"], "--set 'nonsense': a.b=v"),
         (["run"], "Missing argument SCENARIO: a TOML file"),

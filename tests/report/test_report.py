@@ -253,6 +253,8 @@ def test_a_long_trace_shows_its_beginning_and_says_so(record: Record, monkeypatc
     trace = json.loads(write_trace(record).read_text())
     until_s, events = trace["otherData"]["until_s"], trace["traceEvents"]
     assert 0 < len([event for event in events if event["ph"] != "M"]) <= 60
-    ended = [event for event in whole if event["ph"] == "X" and event["ts"] + event["dur"] <= 1e6 * until_s]
+    ended = [
+        event for event in whole if event["ph"] == "X" and event["ts"] + event["dur"] <= 1e6 * until_s * (1 + 1e-12)
+    ]
     assert len([event for event in events if event["ph"] == "X"]) == len(ended)
     assert {event["pid"] for event in events} == {event["pid"] for event in events if event["ph"] == "M"}
