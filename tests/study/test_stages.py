@@ -2,6 +2,7 @@
 
 import copy
 import json
+from collections.abc import Callable
 from contextlib import closing
 from dataclasses import replace
 from pathlib import Path
@@ -77,17 +78,22 @@ def empty_caches(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:
     monkeypatch.setenv("CAPCSIM_CACHE", str(tmp_path))
 
 
+Base = tuple[Memory, Walked]
+
+
 @pytest.fixture(scope="module")
-def bases(smoke_tree: Tree) -> dict[str, tuple[Memory, Walked]]:
-    """By what it differs in from the usual one: a memory with the base scenario in it."""
-    made = {}
-    for changes in ({}, CONFIDENT, LATE, {"models.kinds": ["mlp"]}, {"models.kinds": ["random-forest"]},
-                    {"data.weak_classes": [3]}, {"parties.virtual_per_party": 2}, {"models.baselines": ["fedavg"]},
-                    {"data.partition": "dirichlet", "data.dirichlet_alpha": 2.0}, POISSON, HOURS, PLACES,
-                    HOURS | HOLIDAY, PLACES | HOLIDAY, NONE):  # fmt: skip
-        memory = Memory()
-        made[json.dumps(changes)] = memory, through(changed(smoke_tree, BASE | changes), memory)
-    return made
+def bases(smoke_tree: Tree) -> Callable[[Tree], Base]:
+    """By what it differs in from the usual one: a memory with the base scenario in it, made when it is asked for."""
+    made: dict[str, Base] = {}
+
+    def base(changes: Tree) -> Base:
+        name = json.dumps(changes)
+        if name not in made:
+            memory = Memory()
+            made[name] = memory, through(changed(smoke_tree, BASE | changes), memory)
+        return made[name]
+
+    return base
 
 
 EVERYTHING = set(STAGES)
@@ -224,10 +230,10 @@ def name(case: tuple[Tree, set[str], Tree]) -> str:
     for number, case in enumerate(CASES)
 ])  # fmt: skip
 def test_a_key_changes_its_stage_and_what_depends_on_it(
-    case: tuple[Tree, set[str], Tree], bases: dict[str, tuple[Memory, Walked]], smoke_tree: Tree
+    case: tuple[Tree, set[str], Tree], bases: Callable[[Tree], Base], smoke_tree: Tree
 ) -> None:
     changes, expected, base = case
-    before, _ = bases[json.dumps(base)]
+    before, _ = bases(base)
     memory = Memory(before.values)
     through(changed(smoke_tree, BASE | base | changes), memory)
     anew = {stage for stage, number in memory.stages().items() if number}
