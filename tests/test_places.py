@@ -77,11 +77,12 @@ def test_presets_have_a_round_trip_for_each_pair_of_places() -> None:
 
 
 def test_another_network_takes_the_place_of_lines_and_backbones(scenario: Make) -> None:
-    found = scenario(places(**PRESET))
+    found = scenario(places(**PRESET, **{"sites.berlin.utc_offset_h": 1.0, "sites.paris.utc_offset_h": 2.0}))
     own = Network(latency_s=0.5, party=found.network.party, guardian=found.network.guardian)
     moved = found.on_network(own)
     assert moved.latency_s("berlin", "paris") == moved.latency_s("paris", "paris") == 0.5
     assert moved.sites["berlin"].up_bps is None
+    assert [site.utc_offset_h for site in moved.sites.values()] == [1.0, 2.0], "clocks stay"
     assert moved.machines.kinds["server"].up_bps is None
     assert moved.machines.kinds["server"].cores == 16
     assert found.on_network(found.network) is found

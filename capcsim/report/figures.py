@@ -159,9 +159,12 @@ TIME_UNITS = (("ms", 1e3, 10), ("s", 1.0, 10_000), ("hours", 1 / 3600, float("in
 
 
 def timeline(record: Record) -> Figure:
-    """One batch of querying party 0, from its submission to its label: work as bars, messages as lines."""
-    batch, start_s = _typical_batch(record)
+    """One batch of querying party 0, from its beginning to its label: work as bars, messages as lines."""
+    batch, submitted_s = _typical_batch(record)
     compute, messages = _of_batch(record, "compute", batch), _of_batch(record, "messages", batch)
+    # A query that came by itself may have waited for hours, of which there is nothing to see.
+    times_s = [row[key] for rows, key in ((compute, "start_s"), (messages, "sent_s")) for row in rows]
+    start_s = max(submitted_s, min(times_s, default=submitted_s))
     asking = read_result(record).queriers[0].name
     hosts = _shown_hosts(messages, asking)
     rows = {host: place for place, host in enumerate(hosts)}
@@ -191,7 +194,7 @@ def timeline(record: Record) -> Figure:
     axes.set_ylim(len(hosts) - 0.4, -0.6)
     others = len({message["sender"] for message in messages}) - len(hosts)
     hidden = f"   ({others} more answering parties are not shown)" if others > 0 else ""
-    axes.set_xlabel(f"simulated time since the batch was submitted, {unit}{hidden}")
+    axes.set_xlabel(f"simulated time since the batch began, {unit}{hidden}")
     axes.set_title("One batch, from query to label (bars: work, lines: messages)")
     figure.legend(loc="outside lower center", ncols=4)
     return figure

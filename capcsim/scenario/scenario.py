@@ -62,11 +62,11 @@ class Scenario(Section):
         """The same with these lines and latencies everywhere; its own network has those of sites and machines too."""
         if network == self.network:
             return self
-        kinds = {
-            n: kind.model_copy(update={"up_bps": None, "down_bps": None}) for n, kind in self.machines.kinds.items()
-        }
+        no_line: dict[str, None] = dict.fromkeys(("up_bps", "down_bps"))
+        kinds = {name: kind.model_copy(update=no_line) for name, kind in self.machines.kinds.items()}
         machines = Machines(**kinds, parties_per_machine=self.machines.parties_per_machine)
-        sites = {name: Site() for name in self.sites}
+        # Only the lines are others: hours still follow each site's clock.
+        sites = {name: site.model_copy(update=no_line) for name, site in self.sites.items()}
         return self.model_copy(update={"network": network, "machines": machines, "sites": sites})
 
     @property
@@ -105,7 +105,7 @@ class Scenario(Section):
         return self.group_of(querier).workload or self.workload
 
     def latency_s(self, a: str | None, b: str | None) -> float:
-        """One way, from a machine of a site to one of another or of the same; None where there are no sites."""
+        """One way, from a machine of a site to one of another or of the same; None is the one place without sites."""
         return latency_s(self.network, self.sites, a, b)
 
     @property

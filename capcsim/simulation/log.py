@@ -41,8 +41,7 @@ class Log:
     """Rows by chunks, what they mean, and sums over them.
 
     `bytes[place, step, sender, receiver]` went from one machine to another, `busy_s[place, step, role]` is what cores
-    worked for it, by the numbers that `steps` have; `last_s` is when the last row ended,
-    and there are so many of messages. The meaning of a place, a
+    worked for it, by the numbers that `steps` have; `last_s` is when the last row ended. The meaning of a place, a
     template and a core comes before the first row that has it.
     """
 
